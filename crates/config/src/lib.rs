@@ -1,0 +1,7 @@
+//! The configuration file as types, with validation, defaults and masking.
+
+pub mod types;
+pub mod units;
+
+pub use types::*;
+pub use units::{ByteSize, Rate};

@@ -1,0 +1,1 @@
+//! The admin API: shared types, server and client over a Unix socket.

@@ -1,0 +1,1 @@
+//! Listeners, TLS, SMTP, submission and LMTP sessions.

@@ -1,0 +1,1 @@
+//! The Transport for mailboxes: Maildir++, quota, folders, vacation, LMTP out.

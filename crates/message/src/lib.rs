@@ -1,0 +1,1 @@
+//! Internet messages: headers, trace fields, submission fix-ups, reports.

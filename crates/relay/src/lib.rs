@@ -1,0 +1,1 @@
+//! The Transport for the world: MX, DANE, MTA-STS, smarthosts.

@@ -1,0 +1,1 @@
+//! Judging mail from outside, and signing our own.

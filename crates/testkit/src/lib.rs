@@ -1,0 +1,1 @@
+//! For tests alone: scripted DNS, SMTP sink and source, fault injection, a daemon in a folder.
