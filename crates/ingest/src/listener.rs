@@ -1,0 +1,172 @@
+//! Addresses as the configuration writes them, bound to sockets.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Neither an address, `unix:` nor `systemd:`.
+    #[error("{0:?} is no address to listen on: write \"[::]:25\", \"127.0.0.1:2525\", \"unix:/path\" or \"systemd:NAME\"")]
+    Syntax(String),
+    /// The system refuses.
+    #[error("cannot listen on {address}: {why}")]
+    System {
+        /// As configured.
+        address: String,
+        /// The system's words, with a hint where one is known.
+        why: String,
+    },
+    /// systemd passed no socket of that name.
+    #[error("systemd passed no socket named {0:?}: add FileDescriptorName={0} to the socket unit, or listen on an address")]
+    NotPassed(String),
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// Unix, with the path to remove at the end.
+    Unix(UnixListener, PathBuf),
+}
+
+/// A connection as accepted.
+#[derive(Debug)]
+pub enum Accepted {
+    /// TCP with the peer's address.
+    Tcp(TcpStream, SocketAddr),
+    /// Unix.
+    Unix(UnixStream),
+}
+
+/// Sockets that systemd passed, by name (`LISTEN_FDNAMES`).
+pub type Passed = Vec<(String, std::net::TcpListener)>;
+
+impl Listener {
+    /// Binds one configured address. Must be called inside a tokio runtime.
+    pub fn bind(address: &str, passed: &mut Passed) -> Result<Self, BindError> {
+        let system = |e: io::Error| BindError::System { address: address.to_owned(), why: explain(&e) };
+        if let Some(path) = address.strip_prefix("unix:") {
+            let path = PathBuf::from(path);
+            remove_dead_socket(&path).map_err(system)?;
+            let listener = UnixListener::bind(&path).map_err(system)?;
+            return Ok(Self::Unix(listener, path));
+        }
+        if let Some(name) = address.strip_prefix("systemd:") {
+            let at = passed.iter().position(|(n, _)| n == name).ok_or_else(|| BindError::NotPassed(name.to_owned()))?;
+            let (_, socket) = passed.swap_remove(at);
+            socket.set_nonblocking(true).map_err(system)?;
+            return TcpListener::from_std(socket).map(Self::Tcp).map_err(system);
+        }
+        let socket_address: SocketAddr = address.parse().map_err(|_| BindError::Syntax(address.to_owned()))?;
+        listen_tcp(socket_address).map(Self::Tcp).map_err(system)
+    }
+
+    /// The next connection.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // Without this, small replies wait for the peer's delayed acknowledgements.
+                stream.set_nodelay(true)?;
+                Ok(Accepted::Tcp(stream, peer))
+            }
+            Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+        }
+    }
+
+    /// Where it really listens: `127.0.0.1:40123` for port 0, `unix:/path`.
+    pub fn address(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(|a| a.to_string()).unwrap_or_default(),
+            Self::Unix(_, path) => format!("unix:{}", path.display()),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if let SocketAddr::V6(v6) = address {
+        // "[::]" serves both families, as administrators expect of Postfix and Dovecot; a specific address serves its own.
+        sockopt::set_ipv6_v6only(&socket, !v6.ip().is_unspecified())?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    // Room for a burst of connections; the kernel caps it at net.core.somaxconn.
+    rustix::net::listen(&socket, 4096)?;
+    TcpListener::from_std(std::net::TcpListener::from(socket))
+}
+
+/// Removes a socket file that nobody serves. A live one stays, so that bind fails and says so.
+fn remove_dead_socket(path: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.file_type().is_socket() => match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves this socket")),
+            Err(_) => std::fs::remove_file(path),
+        },
+        _ => Ok(()),
+    }
+}
+
+fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!("{error}; another server has the port (see: ss -ltnp)"),
+        io::ErrorKind::PermissionDenied => {
+            format!("{error}; ports below 1024 need root, CAP_NET_BIND_SERVICE or a systemd socket unit")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// All sockets of one service, shared by its accept loops.
+#[derive(Debug)]
+pub struct Bound {
+    /// `smtp`, `submission`, `submissions`, `lmtp`, `http`, `metrics`.
+    pub service: &'static str,
+    /// The socket.
+    pub listener: Arc<Listener>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn addresses_are_bound_and_named() {
+        let mut passed = Vec::new();
+        let tcp = Listener::bind("127.0.0.1:0", &mut passed).unwrap();
+        assert!(!tcp.address().ends_with(":0"));
+        let taken = Listener::bind(&tcp.address(), &mut passed).unwrap_err().to_string();
+        assert!(taken.contains("ss -ltnp"), "{taken}");
+        assert!(matches!(Listener::bind("port 25", &mut passed), Err(BindError::Syntax(_))));
+        assert!(matches!(Listener::bind("systemd:smtp", &mut passed), Err(BindError::NotPassed(_))));
+    }
+
+    #[tokio::test]
+    async fn a_dead_socket_file_is_replaced_and_a_live_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lmtp.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let address = format!("unix:{}", path.display());
+        let live = Listener::bind(&address, &mut Vec::new()).unwrap();
+        assert!(Listener::bind(&address, &mut Vec::new()).is_err());
+        drop(live);
+        assert!(!path.exists());
+    }
+}
