@@ -1,0 +1,28 @@
+# Shared by the scripts of this folder; sourced, never run.
+
+need_cargo() {
+    command -v cargo >/dev/null 2>&1 || [ ! -x "$HOME/.cargo/bin/cargo" ] || PATH="$HOME/.cargo/bin:$PATH"
+    if ! command -v cargo >/dev/null 2>&1; then
+        echo "No Rust compiler is here. Install the stable toolchain with rustup (or Debian's rustc >= 1.88), then run this again." >&2
+        exit 1
+    fi
+    if ! command -v cc >/dev/null 2>&1; then
+        if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+            echo "No C compiler is here (the TLS library needs one): installing gcc." >&2
+            apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null
+        else
+            echo "No C compiler is here, and the TLS library needs one: apt-get install gcc" >&2
+            exit 1
+        fi
+    fi
+}
+
+# The folder that cargo builds into.
+target_folder() {
+    cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
+}
+
+# Whether nothing listens on the loopback port $1.
+port_is_free() {
+    ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
