@@ -58,6 +58,49 @@ pub struct Envelope {
     pub junk: bool,
 }
 
+impl Envelope {
+    /// An envelope with nothing but the essentials; received at the epoch, size 0, for the caller to fill in.
+    pub fn new(id: QueueId, from: ReversePath, recipients: Vec<Recipient>) -> Self {
+        Self {
+            id,
+            from,
+            recipients,
+            received: 0,
+            size: 0,
+            body: BodyType::default(),
+            smtputf8: false,
+            require_tls: false,
+            ret: None,
+            envid: None,
+            by: None,
+            hold_until: None,
+            priority: 0,
+            source: Source::default(),
+            forward_header: String::new(),
+            junk: false,
+        }
+    }
+}
+
+impl Recipient {
+    /// A recipient that nothing has happened to yet.
+    pub fn new(address: Mailbox, route: Route) -> Self {
+        Self {
+            address,
+            route,
+            given: None,
+            orcpt: None,
+            notify: Notify::default(),
+            reverse_path: None,
+            status: Status::default(),
+            attempts: 0,
+            last_reply: None,
+            next_attempt: None,
+            delay_reported: false,
+        }
+    }
+}
+
 /// How a message came to us.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -87,13 +87,34 @@ pub struct Outcomes {
     pub tls: String,
 }
 
-/// The way back: called once with the outcomes. Dropping it uncalled defers.
-pub(crate) type Finish = Box<dyn FnOnce(Option<Outcomes>) + Send>;
+/// The way back: called once with the outcomes, or with `None` when it is dropped uncalled, which defers.
+pub(crate) struct Finish(Option<Box<dyn FnOnce(Option<Outcomes>) + Send>>);
+
+impl Finish {
+    pub(crate) fn new(call: impl FnOnce(Option<Outcomes>) + Send + 'static) -> Self {
+        Self(Some(Box::new(call)))
+    }
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        if let Some(call) = self.0.take() {
+            call(None);
+        }
+    }
+}
 
 impl Delivery {
     /// The recipients to serve.
     pub fn recipients(&self) -> impl Iterator<Item = &Recipient> {
         self.recipients.iter().filter_map(|&i| self.envelope.recipients.get(i))
+    }
+
+    /// Ends the attempt: one outcome a recipient, in the order of [`Delivery::recipients`].
+    pub fn finish(mut self, outcomes: Outcomes) {
+        if let Some(call) = self.finish.0.take() {
+            call(Some(outcomes));
+        }
     }
 
     /// The same outcome for every recipient.

@@ -1,0 +1,489 @@
+//! A message's octets, cheap to pass around: in memory, in a file of their own, or a slice of a journal segment.
+//!
+//! Bodies are kept as they will be sent on: CRLF line ends, trace fields first, dots not stuffed.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, BoxStream, StreamExt};
+use parking_lot::Mutex;
+
+use crate::disk::{Disk, DiskFile};
+
+/// Bodies up to this many octets stay in memory and go into the journal; larger ones are files of their own.
+pub const INLINE_MAX: usize = 256 * 1024;
+
+/// What [`Body::chunks`] yields at most at once, and what files are read by.
+const CHUNK: usize = 64 * 1024;
+
+/// A header section is looked for in so many octets; what lies beyond is not returned by [`Body::header`].
+pub const HEADER_MAX: usize = 1024 * 1024;
+
+/// A message's octets. Clones share them.
+#[derive(Clone)]
+pub struct Body {
+    prefix: Bytes,
+    inner: Inner,
+}
+
+#[derive(Clone)]
+pub(crate) enum Inner {
+    /// The lease gives its octets back to the budget when the last clone goes.
+    Memory(Bytes, Option<Arc<Lease>>),
+    File(Arc<BodyFile>),
+    /// A piece of an open file, such as a journal segment, which is not reused while anyone holds it.
+    Slice {
+        file: Arc<DiskFile>,
+        offset: u64,
+        len: u64,
+    },
+}
+
+impl Body {
+    /// A body in memory.
+    pub fn from_bytes(bytes: impl Into<Bytes>) -> Self {
+        Self { prefix: Bytes::new(), inner: Inner::Memory(bytes.into(), None) }
+    }
+
+    /// The file at `path` as a body; it stays when the body goes. Fails when it cannot be looked at.
+    pub fn from_file(path: impl Into<PathBuf>) -> io::Result<Self> {
+        let path = path.into();
+        let len = std::fs::metadata(&path)?.len();
+        Ok(Self::new(Inner::File(Arc::new(BodyFile::kept(path, len)))))
+    }
+
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self { prefix: Bytes::new(), inner }
+    }
+
+    pub(crate) fn parts(&self) -> (&Bytes, &Inner) {
+        (&self.prefix, &self.inner)
+    }
+
+    /// Octets.
+    pub fn len(&self) -> u64 {
+        let inner = match &self.inner {
+            Inner::Memory(bytes, _) => bytes.len() as u64,
+            Inner::File(file) => file.len,
+            Inner::Slice { len, .. } => *len,
+        };
+        inner.saturating_add(self.prefix.len() as u64)
+    }
+
+    /// Whether there is not one octet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The octets when they are in memory in one piece already.
+    pub fn in_memory(&self) -> Option<Bytes> {
+        match &self.inner {
+            Inner::Memory(bytes, _) if self.prefix.is_empty() => Some(bytes.clone()),
+            _ => None,
+        }
+    }
+
+    /// The same body with `fields` (whole lines with CRLF) before it. The body itself is not copied.
+    pub fn prefixed(&self, fields: impl Into<Bytes>) -> Self {
+        let fields = fields.into();
+        let prefix = if self.prefix.is_empty() {
+            fields
+        } else {
+            let mut joined = BytesMut::with_capacity(fields.len() + self.prefix.len());
+            joined.extend_from_slice(&fields);
+            joined.extend_from_slice(&self.prefix);
+            joined.freeze()
+        };
+        Self { prefix, inner: self.inner.clone() }
+    }
+
+    /// All octets in one piece. Fails when the file behind the body cannot be read, or is shorter than it was.
+    pub async fn bytes(&self) -> io::Result<Bytes> {
+        if let Some(bytes) = self.in_memory() {
+            return Ok(bytes);
+        }
+        if let Inner::Memory(bytes, _) = &self.inner {
+            let mut joined = BytesMut::with_capacity(self.prefix.len() + bytes.len());
+            joined.extend_from_slice(&self.prefix);
+            joined.extend_from_slice(bytes);
+            return Ok(joined.freeze());
+        }
+        let body = self.clone();
+        blocking(move || body.read_to_bytes()).await
+    }
+
+    /// All octets in one piece, blocking the thread while they are read.
+    pub fn read_to_bytes(&self) -> io::Result<Bytes> {
+        let mut all = Vec::with_capacity(usize::try_from(self.len()).unwrap_or(0));
+        self.reader()?.read_to_end(&mut all)?;
+        Ok(all.into())
+    }
+
+    /// A reader over all octets that blocks the thread it is used on. Ends with `UnexpectedEof` when the file is shorter than it was.
+    pub fn reader(&self) -> io::Result<Box<dyn Read + Send>> {
+        let prefix = io::Cursor::new(self.prefix.clone());
+        Ok(match &self.inner {
+            Inner::Memory(bytes, _) => Box::new(prefix.chain(io::Cursor::new(bytes.clone()))),
+            Inner::File(file) => {
+                let handle = File::open(file.path())?;
+                Box::new(prefix.chain(Positioned { file: handle, holder: self.clone(), at: 0, end: file.len }))
+            }
+            Inner::Slice { file, offset, len } => {
+                let end = offset.saturating_add(*len);
+                Box::new(prefix.chain(Positioned { file: Arc::clone(file), holder: self.clone(), at: *offset, end }))
+            }
+        })
+    }
+
+    /// The header section with the empty line that ends it. One longer than [`HEADER_MAX`] is cut after its last whole line within.
+    pub async fn header(&self) -> io::Result<Bytes> {
+        if let (Inner::Memory(bytes, _), true) = (&self.inner, self.prefix.is_empty()) {
+            return Ok(bytes.slice(..header_end(bytes)));
+        }
+        let body = self.clone();
+        let read = move || {
+            let mut reader = body.reader()?;
+            let mut head = Vec::new();
+            let mut step = CHUNK as u64;
+            loop {
+                let n = (&mut reader).take(step).read_to_end(&mut head)?;
+                if n == 0 || head.len() >= HEADER_MAX || blank_line(&head).is_some() {
+                    break;
+                }
+                step = step.saturating_mul(2);
+            }
+            head.truncate(header_end(&head));
+            Ok(Bytes::from(head))
+        };
+        if matches!(self.inner, Inner::Memory(..)) { read() } else { blocking(read).await }
+    }
+
+    /// All octets in pieces of at most 64 KiB, read as they are asked for.
+    pub fn chunks(&self) -> BoxStream<'static, io::Result<Bytes>> {
+        if let Inner::Memory(bytes, lease) = &self.inner {
+            let (lease, parts) = (lease.clone(), [self.prefix.clone(), bytes.clone()]);
+            let pieces = parts.into_iter().flat_map(|part| {
+                (0..part.len()).step_by(CHUNK).map(move |at| Ok(part.slice(at..part.len().min(at.saturating_add(CHUNK)))))
+            });
+            return stream::iter(pieces.inspect(move |_| _ = &lease)).boxed();
+        }
+        enum State {
+            Start(Body),
+            Reading(Box<dyn Read + Send>),
+        }
+        stream::try_unfold(State::Start(self.clone()), |state| async move {
+            blocking(move || {
+                let mut reader = match state {
+                    State::Start(body) => body.reader()?,
+                    State::Reading(reader) => reader,
+                };
+                let mut piece = Vec::with_capacity(CHUNK);
+                (&mut reader).take(CHUNK as u64).read_to_end(&mut piece)?;
+                Ok((!piece.is_empty()).then(|| (Bytes::from(piece), State::Reading(reader))))
+            })
+            .await
+        })
+        .boxed()
+    }
+}
+
+impl fmt::Debug for Body {
+    /// Where it is and how long, never what it says.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = match &self.inner {
+            Inner::Memory(..) => "memory",
+            Inner::File(_) => "file",
+            Inner::Slice { .. } => "journal",
+        };
+        write!(f, "Body({} octets, {place})", self.len())
+    }
+}
+
+/// Where the header section ends within its bound: after the empty line, else after the last whole line.
+fn header_end(octets: &[u8]) -> usize {
+    let within = octets.get(..HEADER_MAX).unwrap_or(octets);
+    blank_line(within)
+        .or_else(|| (within.len() < octets.len()).then(|| memchr::memrchr(b'\n', within).map_or(0, |at| at + 1)))
+        .unwrap_or(within.len())
+}
+
+/// The offset behind the first empty line.
+fn blank_line(octets: &[u8]) -> Option<usize> {
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', octets) {
+        if matches!(octets.get(start..end), Some([] | [b'\r'])) {
+            return Some(end + 1);
+        }
+        start = end + 1;
+    }
+    None
+}
+
+/// Runs file work on the blocking pool.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+/// Something that can be read at an offset.
+trait ReadAt {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+impl ReadAt for File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, offset)
+    }
+}
+
+impl ReadAt for Arc<DiskFile> {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(&self.file, buffer, offset)
+    }
+}
+
+/// Reads a stretch of a file without moving anyone's cursor; holds the body, so that the file stays while it is read.
+struct Positioned<F> {
+    file: F,
+    #[expect(dead_code, reason = "held for its drop")]
+    holder: Body,
+    at: u64,
+    end: u64,
+}
+
+impl<F: ReadAt> Read for Positioned<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        if left == 0 || buffer.is_empty() {
+            return Ok(0);
+        }
+        let wanted = left.min(buffer.len());
+        let n = self.file.read_at(buffer.get_mut(..wanted).unwrap_or_default(), self.at)?;
+        if n == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a stored message is shorter than it was"));
+        }
+        self.at = self.at.saturating_add(n as u64);
+        Ok(n)
+    }
+}
+
+/// A body's own file. While it is not kept, it goes when its last holder goes.
+pub(crate) struct BodyFile {
+    path: PathBuf,
+    pub(crate) len: u64,
+    /// CRC-32C of the content, computed while it was written.
+    pub(crate) crc: u32,
+    keep: AtomicBool,
+    /// Open between the last write and the sync at acceptance, so that a write-back error in between is not missed.
+    handle: Mutex<Option<DiskFile>>,
+    disk: Option<Arc<dyn Disk>>,
+}
+
+impl BodyFile {
+    fn kept(path: PathBuf, len: u64) -> Self {
+        Self { path, len, crc: 0, keep: AtomicBool::new(true), handle: Mutex::new(None), disk: None }
+    }
+
+    /// A file that was just written and belongs to nobody yet.
+    pub(crate) fn fresh(disk: Arc<dyn Disk>, path: PathBuf, len: u64, crc: u32, handle: DiskFile) -> Self {
+        Self { path, len, crc, keep: AtomicBool::new(false), handle: Mutex::new(Some(handle)), disk: Some(disk) }
+    }
+
+    /// A file that an earlier process left and the journal still names.
+    pub(crate) fn found(disk: Arc<dyn Disk>, path: PathBuf, len: u64, crc: u32) -> Self {
+        Self { path, len, crc, keep: AtomicBool::new(true), handle: Mutex::new(None), disk: Some(disk) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes content and name durable and keeps the file from now on. Blocks.
+    pub(crate) fn persist(&self) -> io::Result<()> {
+        let Some(disk) = &self.disk else { return Ok(()) };
+        if let Some(handle) = self.handle.lock().take() {
+            disk.sync_data(&handle)?;
+            disk.sync_dir(&crate::disk::parent(&self.path))?;
+        }
+        self.keep.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Nobody needs the file any more: it goes with its last holder.
+    pub(crate) fn release(&self) {
+        self.keep.store(false, Ordering::Release);
+    }
+}
+
+impl Drop for BodyFile {
+    fn drop(&mut self) {
+        if let (false, Some(disk)) = (self.keep.load(Ordering::Acquire), &self.disk)
+            && let Err(error) = disk.remove(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a message's file that is no longer needed could not be removed");
+        }
+    }
+}
+
+/// The memory that all message bodies together may take.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl Budget {
+    pub(crate) fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicU64::new(0) })
+    }
+
+    /// Octets taken.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether more than half is taken, so that what can be read again should not be kept.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.used() > self.limit / 2
+    }
+
+    /// An empty lease, to be grown.
+    pub(crate) fn lease(self: &Arc<Self>) -> Lease {
+        Lease { budget: Arc::clone(self), octets: 0 }
+    }
+}
+
+/// A share of the budget, given back on drop.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    budget: Arc<Budget>,
+    octets: u64,
+}
+
+impl Lease {
+    /// Takes what is missing to `octets` in all; false, and nothing taken, when the budget has not got it.
+    pub(crate) fn grow_to(&mut self, octets: u64) -> bool {
+        let more = octets.saturating_sub(self.octets);
+        if more == 0 {
+            return true;
+        }
+        let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
+        if before.saturating_add(more) > self.budget.limit {
+            self.budget.used.fetch_sub(more, Ordering::Relaxed);
+            return false;
+        }
+        self.octets = octets;
+        true
+    }
+
+    /// Gives back what is above `octets`.
+    pub(crate) fn shrink_to(&mut self, octets: u64) {
+        let surplus = self.octets.saturating_sub(octets);
+        self.budget.used.fetch_sub(surplus, Ordering::Relaxed);
+        self.octets -= surplus;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.octets, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::TryStreamExt;
+
+    fn file_body(content: &[u8]) -> (tempfile::TempDir, Body) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m");
+        std::fs::write(&path, content).unwrap();
+        let body = Body::from_file(path).unwrap();
+        (dir, body)
+    }
+
+    #[tokio::test]
+    async fn every_way_of_reading_gives_the_same_octets() {
+        let content: Vec<u8> = (0..200_000u32).map(|n| (n % 251) as u8).collect();
+        let (_dir, on_disk) = file_body(&content);
+        let file = Arc::new(DiskFile { file: File::open(_dir.path().join("m")).unwrap(), tag: 0 });
+        let slice = Body::new(Inner::Slice { file, offset: 1000, len: 150_000 });
+        for (body, expected) in
+            [(Body::from_bytes(content.clone()), &content[..]), (on_disk, &content[..]), (slice, &content[1000..151_000])]
+        {
+            for (body, expected) in [
+                (body.clone(), expected.to_vec()),
+                (body.prefixed("B: 2\r\n").prefixed("A: 1\r\n"), [b"A: 1\r\nB: 2\r\n", expected].concat()),
+            ] {
+                assert_eq!(body.len(), expected.len() as u64);
+                assert_eq!(body.bytes().await.unwrap(), expected);
+                let mut read = Vec::new();
+                body.reader().unwrap().read_to_end(&mut read).unwrap();
+                assert_eq!(read, expected);
+                let pieces: Vec<Bytes> = body.chunks().try_collect().await.unwrap();
+                assert!(pieces.iter().all(|p| !p.is_empty() && p.len() <= CHUNK));
+                assert_eq!(pieces.concat(), expected);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_header_section_ends_at_the_empty_line() {
+        for (text, header) in [
+            (&b"A: 1\r\nB: 2\r\n\r\nbody\r\n\r\n"[..], &b"A: 1\r\nB: 2\r\n\r\n"[..]),
+            (b"A: 1\n\nbody", b"A: 1\n\n"),
+            (b"\r\nbody", b"\r\n"),
+            (b"A: 1\r\n", b"A: 1\r\n"),
+            (b"", b""),
+        ] {
+            assert_eq!(Body::from_bytes(text.to_vec()).header().await.unwrap(), header);
+            assert_eq!(file_body(text).1.prefixed("P: 0\r\n").header().await.unwrap(), [b"P: 0\r\n", header].concat());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_huge_header_section_is_cut_at_a_line() {
+        let mut text = Vec::new();
+        while text.len() < 2 * HEADER_MAX {
+            text.extend_from_slice(b"X-Long: 0123456789 0123456789 0123456789\r\n");
+        }
+        let (_dir, on_disk) = file_body(&text);
+        for body in [Body::from_bytes(text.clone()), on_disk] {
+            let header = body.header().await.unwrap();
+            assert!(header.len() <= HEADER_MAX && header.len() > HEADER_MAX - 100);
+            assert!(header.ends_with(b"\r\n"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_shrank_is_an_error_and_not_a_shorter_message() {
+        let (dir, body) = file_body(b"0123456789");
+        std::fs::write(dir.path().join("m"), b"0123").unwrap();
+        assert_eq!(body.bytes().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn the_budget_gets_back_what_was_lent() {
+        let budget = Budget::new(1000);
+        let mut a = budget.lease();
+        let mut b = budget.lease();
+        assert!(a.grow_to(600));
+        assert!(!b.grow_to(500));
+        assert!(b.grow_to(400));
+        assert!(budget.is_tight());
+        a.shrink_to(100);
+        assert!(b.grow_to(900));
+        drop((a, b));
+        assert_eq!(budget.used(), 0);
+    }
+}
