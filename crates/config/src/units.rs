@@ -158,7 +158,7 @@ pub mod duration_text {
 
     /// Writes the shortest exact form.
     pub fn serialize<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&humantime::format_duration(*value))
+        s.serialize_str(&super::format_duration(*value))
     }
 
     /// Reads text; a bare number is refused, since nobody knows its unit.
@@ -174,7 +174,7 @@ pub mod duration_list {
 
     /// See [`duration_text::serialize`].
     pub fn serialize<S: Serializer>(values: &[Duration], s: S) -> Result<S::Ok, S::Error> {
-        s.collect_seq(values.iter().map(|v| humantime::format_duration(*v).to_string()))
+        s.collect_seq(values.iter().map(|v| super::format_duration(*v)))
     }
 
     /// See [`duration_text::deserialize`].
@@ -187,4 +187,62 @@ pub mod duration_list {
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text.trim())
         .map_err(|_| format!("{text:?} is not a duration: write a number and a unit, such as \"30s\", \"5m\", \"4h\" or \"5d\""))
+}
+
+/// Writes a duration as the file would: `"5d"`, `"1h 30m"`, `"0s"`; milliseconds where there are any.
+pub fn format_duration(value: Duration) -> String {
+    let mut rest = value.as_secs();
+    let mut parts = Vec::new();
+    for (unit, seconds) in [("d", 86400), ("h", 3600), ("m", 60), ("s", 1)] {
+        if rest >= seconds {
+            parts.push(format!("{}{unit}", rest / seconds));
+            rest %= seconds;
+        }
+    }
+    if value.subsec_millis() > 0 {
+        parts.push(format!("{}ms", value.subsec_millis()));
+    }
+    if parts.is_empty() { "0s".into() } else { parts.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sizes_rates_and_durations_are_read_as_people_write_them() {
+        assert_eq!("25M".parse(), Ok(ByteSize::mib(25)));
+        assert_eq!("1 GiB".parse(), Ok(ByteSize::mib(1024)));
+        assert_eq!("1500".parse(), Ok(ByteSize(1500)));
+        assert_eq!(Rate::per_hour(500).to_string(), "500/h");
+        assert_eq!("".parse(), Ok(Rate::NONE));
+        for bad in ["", "M", "-1", "1.5M", "99999999999999999999", "16777216T", "5X"] {
+            assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+        }
+        for bad in ["5", "0/h", "5/w", "x/h", "/h"] {
+            assert!(bad.parse::<Rate>().is_err(), "{bad}");
+        }
+        for bad in ["5", "", "m", "-5m", "5 fortnights"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(octets in any::<u64>(), millis in 0u64..100_000_000_000, count in 1u32..) {
+            prop_assert_eq!(ByteSize(octets).to_string().parse(), Ok(ByteSize(octets)));
+            let duration = Duration::from_millis(millis);
+            prop_assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
+            let rate = Rate { count, period: Duration::from_secs(86400) };
+            prop_assert_eq!(rate.to_string().parse(), Ok(rate));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,40}") {
+            let _ = text.parse::<ByteSize>();
+            let _ = text.parse::<Rate>();
+            let _ = parse_duration(&text);
+        }
+    }
 }
