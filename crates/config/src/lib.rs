@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod defaults;
 pub mod endpoint;
 pub mod error;
 pub mod hostname;

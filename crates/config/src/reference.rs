@@ -1,7 +1,5 @@
 //! Every key with its explanation: what `config explain` says, what `config defaults` prints as comments, and which words are known.
 
-use crate::types::Config;
-
 /// One key of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
@@ -334,6 +332,7 @@ fn paths_of_types() -> std::collections::BTreeSet<String> {
             }
         }
     }
+    use crate::types::Config;
     let mut config = Config::default();
     config.tls.acme = Some(crate::types::Acme::default());
     config.tls.certificates = vec![crate::types::CertificatePair { certificate: "/c".into(), private_key: "/k".into() }];
