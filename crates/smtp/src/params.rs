@@ -1,5 +1,9 @@
 //! What MAIL and RCPT carry besides a path: the parameters of the extensions, as values.
 
+mod date_time;
+
+pub use date_time::{format_date_time, parse_date_time};
+
 use serde::{Deserialize, Serialize};
 
 use crate::address::Mailbox;

@@ -1,8 +1,13 @@
 //! Replies (RFC 5321 §4.2) with their enhanced status codes (RFC 3463, registry of RFC 5248).
 
+mod parse;
+mod write;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use parse::{ReplyError, ReplyParser};
 
 /// `class.subject.detail` (RFC 3463 §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -43,6 +48,11 @@ impl Reply {
         Self { code, enhanced: None, lines: vec![text.into()] }
     }
 
+    /// A reply of several lines; every line carries the codes when written.
+    pub fn lines<T: Into<String>>(code: u16, enhanced: Option<EnhancedCode>, lines: impl IntoIterator<Item = T>) -> Self {
+        Self { code, enhanced, lines: lines.into_iter().map(Into::into).collect() }
+    }
+
     /// What the first digit says; anything outside 2–4 counts as permanent.
     pub fn severity(&self) -> Severity {
         match self.code {
@@ -51,6 +61,11 @@ impl Reply {
             400..=499 => Severity::Transient,
             _ => Severity::Permanent,
         }
+    }
+
+    /// Whether it is 4xx.
+    pub fn is_transient(&self) -> bool {
+        self.severity() == Severity::Transient
     }
 
     /// Whether it is 2xx.
@@ -65,6 +80,25 @@ impl Reply {
             Severity::Transient => EnhancedCode(4, 0, 0),
             Severity::Permanent => EnhancedCode(5, 0, 0),
         })
+    }
+}
+
+impl EnhancedCode {
+    /// Parses `2.1.5`: class 2, 4 or 5, subject and detail of one to three digits (RFC 2034 §4, RFC 3463 §2).
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let mut part = || -> Option<u16> {
+            let digits = parts.next()?;
+            if digits.is_empty() || digits.len() > 3 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+                return None;
+            }
+            digits.parse().ok()
+        };
+        let (class, subject, detail) = (u8::try_from(part()?).ok()?, part()?, part()?);
+        if parts.next().is_some() || !matches!(class, 2 | 4 | 5) {
+            return None;
+        }
+        Some(Self(class, subject, detail))
     }
 }
 
