@@ -1,0 +1,211 @@
+//! Storing a batch of deliveries in Maildirs, on a thread that may block.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pillarbox_directory::UserRecord;
+use pillarbox_queue::{Delivery, Envelope, Outcome, Outcomes, Recipient, Route};
+use rustix::io::Errno;
+
+use crate::maildir::{
+    Content, EarlierWork, FolderName, MailRoot, MaildirHandle, Missing, Place, StoreError, Stored, UniqueName, delivery_header, folder,
+};
+use crate::settings::Settings;
+
+/// Bodies up to this many octets are converted in memory, once for all their recipients; larger ones while they are copied.
+const CONVERT_IN_MEMORY: u64 = 1024 * 1024;
+
+/// What is to be done for one recipient.
+pub(crate) enum Plan {
+    /// Store into this user's mailbox.
+    Store(Arc<UserRecord>),
+    /// Decided already.
+    Done(Outcome),
+}
+
+/// A delivery with a plan for each of its recipients.
+pub(crate) struct Job {
+    pub(crate) delivery: Delivery,
+    /// In the order of `delivery.recipients`.
+    pub(crate) plans: Vec<Plan>,
+}
+
+/// Serves one batch. What it opens and lists is shared by the batch's messages.
+pub(crate) struct Batch<'a> {
+    root: &'a MailRoot,
+    settings: &'a Settings,
+    handles: HashMap<PathKey, Arc<MaildirHandle>>,
+    listings: HashMap<PathBuf, EarlierWork>,
+    buffer: Vec<u8>,
+}
+
+/// User and folder.
+type PathKey = (String, FolderName);
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(root: &'a MailRoot, settings: &'a Settings) -> Self {
+        Self { root, settings, handles: HashMap::new(), listings: HashMap::new(), buffer: Vec::new() }
+    }
+
+    /// Stores one message for its recipients and reports each. `stored` hears of each recipient whose mailbox took it.
+    pub(crate) fn serve(&mut self, job: Job, mut stored: impl FnMut(&Delivery, &Recipient, &Arc<UserRecord>)) {
+        let Job { delivery, plans } = job;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let body = &delivery.body;
+        let open = || body.reader().map(|reader| reader as Box<dyn Read>);
+        let content = if body.len() <= CONVERT_IN_MEMORY {
+            let octets = match body.in_memory() {
+                Some(octets) => Ok(octets),
+                None => body.read_to_bytes(),
+            };
+            octets.map(|octets| {
+                let sizes = Content::convert(&octets, &mut buffer);
+                Content::Memory { body: &buffer, sizes }
+            })
+        } else {
+            Ok(Content::Stream(&open))
+        };
+        let content = content.map_err(StoreError::Body);
+        let mut seen: HashSet<(String, FolderName)> = HashSet::new();
+        let mut each = Vec::with_capacity(plans.len());
+        for (recipient, plan) in delivery.recipients().zip(plans) {
+            let user = match plan {
+                Plan::Done(outcome) => {
+                    each.push(outcome);
+                    continue;
+                }
+                Plan::Store(user) => user,
+            };
+            let result = match &content {
+                Ok(content) => self.store(&delivery, recipient, content, &mut seen),
+                Err(error) => {
+                    each.push(Outcome::Deferred { reply: error.reply() });
+                    tracing::warn!(id = %delivery.envelope.id, %error, "a queued message cannot be read");
+                    continue;
+                }
+            };
+            each.push(match result {
+                Ok(_) => {
+                    stored(&delivery, recipient, &user);
+                    Outcome::Delivered
+                }
+                Err(error) => {
+                    tracing::warn!(id = %delivery.envelope.id, to = %recipient.address, %error, "a message could not be stored");
+                    refused(&error)
+                }
+            });
+        }
+        self.buffer = buffer;
+        delivery.finish(Outcomes { each, relay: "maildir".into(), tls: String::new() });
+    }
+
+    fn store(
+        &mut self,
+        delivery: &Delivery,
+        recipient: &Recipient,
+        content: &Content<'_>,
+        seen: &mut HashSet<(String, FolderName)>,
+    ) -> Result<Option<Stored>, StoreError> {
+        let envelope = &delivery.envelope;
+        let (folder, handle) = self.place(envelope, recipient)?;
+        if !seen.insert((recipient.address.key(), folder.clone())) {
+            // Two addresses of the envelope lead to one mailbox: one copy is enough.
+            return Ok(None);
+        }
+        let name = UniqueName::new(envelope.id, envelope.received, &recipient.address, wish(recipient), &self.settings.host);
+        let from = recipient.reverse_path.as_ref().unwrap_or(&envelope.from);
+        let head = delivery_header(from, &recipient.address);
+        if delivery.replayed {
+            // The folder may have come or gone since the earlier attempt.
+            let inbox = self.handle(recipient, FolderName::Inbox, Missing::Create)?;
+            for place in [Some(Arc::clone(&handle)), inbox].into_iter().flatten() {
+                let listing = match self.listings.entry(place.path.clone()) {
+                    std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+                    std::collections::hash_map::Entry::Vacant(fresh) => fresh.insert(EarlierWork::list(&place)?),
+                };
+                if let Some(stored) = listing.settle(&place, &name, &head, content)? {
+                    return Ok(Some(stored));
+                }
+            }
+        }
+        match handle.store(&name, &head, content, &Place::New, None) {
+            // The directories were removed or replaced while they were open here: look again, once.
+            Err(error) if matches!(error.raw(), Some(Errno::NOENT | Errno::STALE)) => {
+                self.root.forget(&handle.path);
+                self.handles.remove(&(recipient.address.key(), folder));
+                let (_, handle) = self.place(envelope, recipient)?;
+                handle.store(&name, &head, content, &Place::New, None)
+            }
+            other => other,
+        }
+        .map(Some)
+    }
+
+    /// Where the message goes: the junk folder, the folder that the address names if it exists, or the inbox.
+    fn place(&mut self, envelope: &Envelope, recipient: &Recipient) -> Result<(FolderName, Arc<MaildirHandle>), StoreError> {
+        if envelope.junk && self.settings.junk_folder != FolderName::Inbox {
+            let junk = self.settings.junk_folder.clone();
+            if let Some(handle) = self.handle(recipient, junk.clone(), Missing::Report)? {
+                return Ok((junk, handle));
+            }
+            if let Some(handle) = self.handle(recipient, junk.clone(), Missing::Create)? {
+                folder::mark(&handle)?;
+                if let Some(inbox) = self.handle(recipient, FolderName::Inbox, Missing::Create)?
+                    && let Err(error) = folder::subscribe(&inbox, &junk)
+                {
+                    tracing::warn!(to = %recipient.address, %error, "the junk folder could not be subscribed");
+                }
+                return Ok((junk, handle));
+            }
+        }
+        if let Some(wished) = FolderName::new(wish(recipient)).filter(|wished| *wished != FolderName::Inbox)
+            && let Some(handle) = self.handle(recipient, wished.clone(), Missing::Report)?
+        {
+            return Ok((wished, handle));
+        }
+        match self.handle(recipient, FolderName::Inbox, Missing::Create)? {
+            Some(handle) => Ok((FolderName::Inbox, handle)),
+            None => Err(StoreError::errno("opening", recipient.address.to_string(), Errno::NOENT)),
+        }
+    }
+
+    fn handle(&mut self, recipient: &Recipient, folder: FolderName, missing: Missing) -> Result<Option<Arc<MaildirHandle>>, StoreError> {
+        let key = (recipient.address.key(), folder);
+        if let Some(handle) = self.handles.get(&key) {
+            return Ok(Some(Arc::clone(handle)));
+        }
+        let opened = match &key.1 {
+            FolderName::Inbox => self.root.inbox(&recipient.address, missing)?,
+            FolderName::Named { file_name } => {
+                // A folder is only ever made inside a mailbox that is one.
+                if missing == Missing::Create {
+                    self.root.inbox(&recipient.address, missing)?;
+                }
+                self.root.folder(&recipient.address, file_name, missing)?
+            }
+        };
+        if let Some(handle) = &opened {
+            self.handles.insert(key, Arc::clone(handle));
+        }
+        Ok(opened)
+    }
+}
+
+/// The folder that the address asks for, as in `user+folder@`.
+fn wish(recipient: &Recipient) -> &str {
+    match &recipient.route {
+        Route::Mailbox { folder } => folder.as_deref().unwrap_or(""),
+        Route::Relay => "",
+    }
+}
+
+/// An error as an outcome: for now, unless its reply says for ever.
+fn refused(error: &StoreError) -> Outcome {
+    let reply = error.reply();
+    match reply.code {
+        500.. => Outcome::Failed { reply },
+        _ => Outcome::Deferred { reply },
+    }
+}

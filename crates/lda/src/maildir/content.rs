@@ -1,0 +1,228 @@
+//! What a stored message holds: `Return-Path`, `Delivered-To`, then the body with LF line ends (RFC 5321 §4.4).
+
+use std::io::{self, Read};
+
+use pillarbox_smtp::{Mailbox, ReversePath};
+
+use super::name::Sizes;
+
+/// The header fields that final delivery adds (RFC 5321 §4.4). Addresses are parsed values, so no line end can hide in them.
+pub fn delivery_header(from: &ReversePath, recipient: &Mailbox) -> Vec<u8> {
+    format!("Return-Path: <{from}>\nDelivered-To: {recipient}\n").into_bytes()
+}
+
+/// Turns CRLF into LF, piece by piece, and counts both sizes. A CR that no LF follows and an LF that no CR precedes stay as they are.
+#[derive(Debug, Default, Clone)]
+pub struct LfConverter {
+    pending_cr: bool,
+    last: u8,
+    sizes: Sizes,
+}
+
+impl LfConverter {
+    /// Counts octets that are stored as they are (the header fields above).
+    pub fn count(&mut self, stored: &[u8]) {
+        let Some(&last) = stored.last() else { return };
+        let mut before = self.last;
+        let mut bare = 0;
+        let mut from = 0;
+        for at in memchr::memchr_iter(b'\n', stored) {
+            if at > from {
+                before = stored.get(at.wrapping_sub(1)).copied().unwrap_or(0);
+            }
+            bare += u64::from(before != b'\r');
+            before = b'\n';
+            from = at + 1;
+        }
+        self.sizes.stored = self.sizes.stored.saturating_add(stored.len() as u64);
+        self.sizes.virtual_size = self.sizes.virtual_size.saturating_add(stored.len() as u64).saturating_add(bare);
+        self.last = last;
+    }
+
+    /// Converts the next piece into `out`.
+    pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        let Some(&first) = input.first() else { return };
+        out.reserve(input.len() + 1);
+        if self.pending_cr && first != b'\n' {
+            out.push(b'\r');
+        }
+        self.pending_cr = false;
+        let mut from = 0;
+        for at in memchr::memchr_iter(b'\n', input) {
+            let cr = at > from && input.get(at - 1) == Some(&b'\r');
+            out.extend_from_slice(input.get(from..at - usize::from(cr)).unwrap_or_default());
+            from = at;
+        }
+        let tail = input.get(from..).unwrap_or_default();
+        match tail.strip_suffix(b"\r") {
+            Some(rest) => {
+                out.extend_from_slice(rest);
+                self.pending_cr = true;
+            }
+            None => out.extend_from_slice(tail),
+        }
+        let stored = out.get(start..).unwrap_or_default();
+        self.count(stored);
+    }
+
+    /// Writes what is still held back, and a last line end where the message has none: a stored message ends with one.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        let start = out.len();
+        if self.pending_cr {
+            out.push(b'\r');
+            self.pending_cr = false;
+        }
+        if out.last().copied().unwrap_or(self.last) != b'\n' {
+            out.push(b'\n');
+        }
+        let stored = out.get(start..).unwrap_or_default();
+        self.count(stored);
+    }
+
+    /// Sizes so far.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+}
+
+/// A body that is read piece by piece, each time it is needed.
+pub type OpenBody<'a> = &'a dyn Fn() -> io::Result<Box<dyn Read + 'a>>;
+
+/// The body of a message on its way into one or more mailboxes.
+pub enum Content<'a> {
+    /// Already converted to LF line ends, with its sizes.
+    Memory {
+        /// The octets to store after the delivery header.
+        body: &'a [u8],
+        /// Their sizes.
+        sizes: Sizes,
+    },
+    /// Large: converted while it is copied.
+    Stream(OpenBody<'a>),
+}
+
+/// Octets read at a time from a large body.
+const PIECE: usize = 256 * 1024;
+
+impl Content<'_> {
+    /// Converts a whole body with CRLF line ends into `out` (cleared first) and tells its sizes.
+    pub fn convert(body: &[u8], out: &mut Vec<u8>) -> Sizes {
+        out.clear();
+        let mut converter = LfConverter::default();
+        converter.push(body, out);
+        converter.finish(out);
+        converter.sizes()
+    }
+
+    /// Hands `head` and the converted body to `sink` in as few pieces as possible and returns the sizes of it all.
+    ///
+    /// # Errors
+    /// Whatever reading the body or `sink` says.
+    pub fn copy(&self, head: &[u8], mut sink: impl FnMut(&[&[u8]]) -> io::Result<()>) -> io::Result<Sizes> {
+        let mut converter = LfConverter::default();
+        converter.count(head);
+        match self {
+            Self::Memory { body, sizes } => {
+                sink(&[head, body])?;
+                let head = converter.sizes();
+                Ok(Sizes {
+                    stored: head.stored.saturating_add(sizes.stored),
+                    virtual_size: head.virtual_size.saturating_add(sizes.virtual_size),
+                })
+            }
+            Self::Stream(open) => {
+                let mut reader = open()?;
+                let mut piece = vec![0; PIECE];
+                let mut out = Vec::with_capacity(PIECE + head.len() + 2);
+                out.extend_from_slice(head);
+                loop {
+                    let n = match reader.read(&mut piece) {
+                        Ok(n) => n,
+                        Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                        Err(e) => return Err(e),
+                    };
+                    let Some(read) = piece.get(..n).filter(|read| !read.is_empty()) else { break };
+                    converter.push(read, &mut out);
+                    if out.len() >= PIECE {
+                        sink(&[&out])?;
+                        out.clear();
+                    }
+                }
+                converter.finish(&mut out);
+                sink(&[&out])?;
+                Ok(converter.sizes())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn converted(pieces: &[&[u8]]) -> (Vec<u8>, Sizes) {
+        let mut converter = LfConverter::default();
+        let mut out = Vec::new();
+        for piece in pieces {
+            converter.push(piece, &mut out);
+        }
+        converter.finish(&mut out);
+        (out, converter.sizes())
+    }
+
+    #[test]
+    fn line_ends_become_lf_and_all_else_stays() {
+        for (input, output) in [
+            ("a\r\nb\r\n", "a\nb\n"),
+            ("a\r\n.\r\n..\r\n", "a\n.\n..\n"),
+            ("a\rb\r\n", "a\rb\n"),
+            ("a\nb\r\n", "a\nb\n"),
+            ("a\r\r\n", "a\r\n"),
+            ("a", "a\n"),
+            ("a\r", "a\r\n"),
+            ("", "\n"),
+        ] {
+            assert_eq!(converted(&[input.as_bytes()]).0, output.as_bytes(), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn the_header_names_sender_and_recipient() {
+        let header = delivery_header(&ReversePath::Null, &"bob@example.org".parse().unwrap());
+        assert_eq!(header, b"Return-Path: <>\nDelivered-To: bob@example.org\n");
+    }
+
+    #[test]
+    fn a_stream_and_memory_store_the_same() {
+        let body: Vec<u8> = (0..60_000u32).flat_map(|n| format!("line {n}\r\n.\r\n").into_bytes()).collect();
+        let mut lf = Vec::new();
+        let sizes = Content::convert(&body, &mut lf);
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        let gather = |all: &mut Vec<u8>, parts: &[&[u8]]| {
+            parts.iter().for_each(|part| all.extend_from_slice(part));
+            Ok(())
+        };
+        let of_a = Content::Memory { body: &lf, sizes }.copy(b"H: x\n", |parts| gather(&mut a, parts)).unwrap();
+        let open: OpenBody<'_> = &|| Ok(Box::new(&body[..]) as Box<dyn Read>);
+        let of_b = Content::Stream(open).copy(b"H: x\n", |parts| gather(&mut b, parts)).unwrap();
+        assert!(a == b && of_a == of_b && a.len() as u64 == of_a.stored);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_matter_and_sizes_are_true(input in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'x')], 0..40), cut in 0usize..40) {
+            let cut = cut.min(input.len());
+            let whole = converted(&[&input]);
+            prop_assert_eq!(&whole, &converted(&[&input[..cut], &input[cut..]]));
+            let mut expected = String::from_utf8(input).unwrap().replace("\r\n", "\n");
+            if !expected.ends_with('\n') {
+                expected.push('\n');
+            }
+            let wire = expected.replace("\r\n", "\n").replace('\n', "\r\n");
+            prop_assert_eq!(&whole.0, expected.as_bytes());
+            prop_assert_eq!(whole.1, Sizes { stored: expected.len() as u64, virtual_size: wire.len() as u64 });
+        }
+    }
+}

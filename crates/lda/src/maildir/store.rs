@@ -1,0 +1,185 @@
+//! Storing one message: written in `tmp/`, renamed into `new/` or `cur/`, removed when anything fails.
+//!
+//! On a local file system nothing is synced here: the queue keeps the message until [`super::device::Devices::sync`] has made many of them durable at
+//! once. A replay after a crash may find the name over a torn file; [`super::earlier`] looks for that.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::SystemTime;
+
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, fsync, futimens, openat, renameat, unlinkat};
+use rustix::io::{Errno, IoSlice, writev};
+
+use super::content::Content;
+use super::error::StoreError;
+use super::name::{Sizes, UniqueName};
+use super::root::MaildirHandle;
+
+/// Where a message is put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// `new/`: not yet seen by any reader.
+    New,
+    /// `cur/`, with these flags (`S`, `R`, `F`, …, and Dovecot's keywords `a`–`z`).
+    Cur {
+        /// Letters only, in any order.
+        flags: String,
+    },
+}
+
+/// A message that is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name in `new/` or `cur/`.
+    pub file_name: String,
+    /// Its sizes.
+    pub sizes: Sizes,
+    /// It was there already, whole, from an earlier attempt: nothing was written, nothing is to be counted.
+    pub found: bool,
+}
+
+impl Place {
+    /// The info part of the file name.
+    fn info(&self) -> String {
+        match self {
+            Self::New => String::new(),
+            Self::Cur { flags } => {
+                let mut letters: Vec<char> = flags.chars().filter(char::is_ascii_alphabetic).collect();
+                letters.sort_unstable();
+                letters.dedup();
+                format!(":2,{}", letters.into_iter().collect::<String>())
+            }
+        }
+    }
+}
+
+impl MaildirHandle {
+    /// Stores a message. `date` becomes the file's modification time, which IMAP shows as INTERNALDATE; `None`: now.
+    ///
+    /// # Errors
+    /// Nothing stays behind in `tmp/` then.
+    pub fn store(
+        &self,
+        name: &UniqueName,
+        head: &[u8],
+        content: &Content<'_>,
+        place: &Place,
+        date: Option<SystemTime>,
+    ) -> Result<Stored, StoreError> {
+        let temporary = Temporary::write(self, name, head, content, date)?;
+        let sizes = temporary.sizes;
+        let file_name = format!("{}{}", name.stored(sizes), place.info());
+        match place {
+            Place::New => temporary.rename(&self.new, &file_name)?,
+            Place::Cur { .. } => temporary.rename(&self.cur()?, &file_name)?,
+        }
+        Ok(Stored { file_name, sizes, found: false })
+    }
+
+    fn at(&self, subdirectory: &str) -> String {
+        self.path.join(subdirectory).display().to_string()
+    }
+}
+
+/// A written file in `tmp/`, removed unless it is renamed.
+pub(crate) struct Temporary<'a> {
+    handle: &'a MaildirHandle,
+    name: Option<String>,
+    pub(crate) sizes: Sizes,
+}
+
+impl<'a> Temporary<'a> {
+    /// Writes a message into `tmp/`.
+    pub(crate) fn write(
+        handle: &'a MaildirHandle,
+        name: &UniqueName,
+        head: &[u8],
+        content: &Content<'_>,
+        date: Option<SystemTime>,
+    ) -> Result<Self, StoreError> {
+        let file_name = name.temporary();
+        let failed = |doing, errno| StoreError::errno(doing, handle.at("tmp"), errno);
+        let create = || {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(&handle.tmp, &file_name, flags, Mode::RUSR | Mode::WUSR)
+        };
+        let file = match create() {
+            // Left by a crash, since nobody else makes this name.
+            Err(Errno::EXIST) => unlinkat(&handle.tmp, &file_name, AtFlags::empty()).and_then(|()| create()),
+            other => other,
+        }
+        .map_err(|errno| failed("creating a file in", errno))?;
+        let mut this = Self { handle, name: Some(file_name), sizes: Sizes::default() };
+        // The error of a write and that of reading a queued body must not be taken for each other.
+        let mut write_error = None;
+        let copied = content.copy(head, |pieces| {
+            write_all(&file, pieces).map_err(|errno| {
+                write_error = Some(errno);
+                io::Error::from(errno)
+            })
+        });
+        this.sizes = match (copied, write_error) {
+            (Ok(sizes), _) => sizes,
+            (Err(_), Some(errno)) => return Err(failed("writing in", errno)),
+            (Err(body), None) => return Err(StoreError::Body(body)),
+        };
+        if let Some(date) = date {
+            set_date(&file, date).map_err(|errno| failed("dating a file in", errno))?;
+        }
+        if handle.device.is_remote() {
+            fsync(&file).map_err(|errno| failed("syncing a file in", errno))?;
+        }
+        Ok(this)
+    }
+
+    /// Moves it to its place, over whatever bears that name.
+    pub(crate) fn rename(mut self, directory: &OwnedFd, to: &str) -> Result<(), StoreError> {
+        let failed = |errno| StoreError::errno("moving a message into", self.handle.path.display().to_string(), errno);
+        let Some(name) = self.name.as_deref() else { return Ok(()) };
+        renameat(&self.handle.tmp, name, directory, to).map_err(failed)?;
+        if self.handle.device.is_remote() {
+            fsync(directory).map_err(failed)?;
+        }
+        self.name = None;
+        self.handle.device.mark_dirty();
+        Ok(())
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            // Whatever went wrong before is what gets reported; a file left here is removed by the next attempt or by Dovecot's own cleaning.
+            let _ = unlinkat(&self.handle.tmp, name, AtFlags::empty());
+        }
+    }
+}
+
+/// Writes all pieces with as few system calls as the kernel allows.
+fn write_all(file: impl AsFd, pieces: &[&[u8]]) -> Result<(), Errno> {
+    let mut rest: Vec<&[u8]> = pieces.iter().copied().filter(|piece| !piece.is_empty()).collect();
+    while !rest.is_empty() {
+        let slices: Vec<IoSlice<'_>> = rest.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut written = match writev(&file, &slices) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(n) => n,
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(errno),
+        };
+        rest.retain_mut(|piece| {
+            let taken = written.min(piece.len());
+            written -= taken;
+            *piece = piece.get(taken..).unwrap_or_default();
+            !piece.is_empty()
+        });
+    }
+    Ok(())
+}
+
+fn set_date(file: &OwnedFd, date: SystemTime) -> Result<(), Errno> {
+    let at = match date.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => Timespec { tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX), tv_nsec: 0 },
+        Err(before) => Timespec { tv_sec: i64::try_from(before.duration().as_secs()).map(|s| -s).unwrap_or(0), tv_nsec: 0 },
+    };
+    futimens(file, &Timestamps { last_access: at, last_modification: at })
+}
