@@ -7,16 +7,21 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 pub mod access;
+mod arc;
+pub mod auth;
+pub mod dkim;
 pub mod dns;
 pub mod dnsbl;
 pub mod facts;
 pub mod rates;
 pub mod replies;
+mod results;
 mod screen;
 mod sender;
 mod session;
 pub mod verdict;
 
+pub use dkim::Signer;
 pub use dns::Dns;
 pub use facts::{Notice, Notify, SessionFacts};
 pub use rates::UserRates;

@@ -1,0 +1,5 @@
+//! Authenticated Received Chain (RFC 8617): sealing what we forward. Chains that come in are verified in [`crate::auth`].
+
+mod seal;
+
+pub(crate) use seal::{SealError, Sealer};
