@@ -5,10 +5,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+pub mod address_list;
 pub mod date;
 pub mod downgrade;
 pub mod encode;
 pub mod header;
+pub mod lines;
 pub mod report;
+pub mod submission;
+pub mod trace;
 
 pub use date::UnixMillis;
