@@ -8,6 +8,7 @@ pub mod params;
 pub mod reply;
 pub mod sasl;
 mod secret;
+pub mod server;
 mod text;
 pub mod xtext;
 
