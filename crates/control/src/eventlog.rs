@@ -159,8 +159,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = EventLogWriter::open(folder.path(), 4 * 64 * 1024).unwrap();
         for n in 0..5000 {
-            log.append(format!("{{\"event\":\"accept\",\"id\":\"{n:013}\",\"from\":\"a@b.test\",\"pad\":\"{}\"}}\n", "x".repeat(60)).as_bytes())
-                .unwrap();
+            log.append(
+                format!("{{\"event\":\"accept\",\"id\":\"{n:013}\",\"from\":\"a@b.test\",\"pad\":\"{}\"}}\n", "x".repeat(60)).as_bytes(),
+            )
+            .unwrap();
         }
         let size: u64 = fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
         assert!(size <= 4 * 64 * 1024, "{size}");

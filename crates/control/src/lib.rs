@@ -1,1 +1,18 @@
 //! The admin API: shared types, server and client over a Unix socket.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+pub mod admin;
+pub mod api;
+pub mod daemon;
+pub mod error;
+pub mod eventlog;
+mod peer;
+mod routes;
+pub mod server;
+
+pub use admin::Admin;
+pub use daemon::DaemonInfo;
+pub use error::{ApiError, ApiResult, Kind};
+pub use routes::router;
+pub use server::{bind, serve, socket_path};
