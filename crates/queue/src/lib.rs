@@ -9,6 +9,7 @@ pub mod envelope;
 pub mod fake;
 pub mod feed;
 pub mod id;
+mod journal;
 pub mod transport;
 
 pub use body::Body;

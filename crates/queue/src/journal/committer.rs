@@ -1,0 +1,492 @@
+//! The thread that writes the journal: gathers what waits, writes it, syncs once, wakes everyone who waited. No timer: a lone
+//! message goes at once, company shares a flush.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::notes::{Note, Position, Start};
+use super::record::{END_SPAN, HEADER, Header, Kind, span};
+use super::segment::{Hold, Pool, Segment};
+use crate::disk::{Disk, DiskFile};
+
+/// Octets written before their waiters are woken, at most: company should not make a message late.
+const BATCH: u64 = 8 << 20;
+
+/// How long a note that nobody waits for may wait for company. It is written then, and synced with whatever is synced next.
+const LAZY: Duration = Duration::from_millis(5);
+
+/// Why the journal took nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum JournalError {
+    /// No room for another segment. What was accepted before is safe.
+    #[error("the disk is full: {0}")]
+    Full(Arc<str>),
+    /// A write or a flush failed. The journal takes nothing more in this process: what the kernel holds of it can no longer be trusted.
+    #[error("the journal failed: {0}")]
+    Failed(Arc<str>),
+    /// An envelope or a body larger than a segment.
+    #[error("the message does not fit a journal segment")]
+    TooLarge,
+    /// The queue is shut.
+    #[error("the queue is shut")]
+    Closed,
+}
+
+/// A message to be appended.
+#[derive(Debug)]
+pub(crate) struct NewMessage {
+    pub(crate) kind: Kind,
+    /// From [`super::message_head`].
+    pub(crate) head: Bytes,
+    /// What follows it: header fields added before the body, and the body unless it is a file.
+    pub(crate) rest: [Bytes; 2],
+}
+
+/// Where a message ended up.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    /// Keeps the segment until the message is settled or parked.
+    pub(crate) hold: Hold,
+    /// Where `rest` begins in the segment.
+    pub(crate) rest_at: u64,
+}
+
+impl Placed {
+    pub(crate) fn file(&self) -> &Arc<DiskFile> {
+        &self.hold.0.file
+    }
+}
+
+type Answer<T> = oneshot::Sender<Result<T, JournalError>>;
+
+enum Item {
+    Message { header: Header, message: NewMessage, answer: Answer<Placed> },
+    Note { header: Header, payload: Vec<u8> },
+    Flush(Answer<Position>),
+}
+
+/// The handle to the thread.
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    inbox: Mutex<Inbox>,
+    wake: Condvar,
+    /// Segments that were written and not taken back yet, oldest first; the one being written is the last.
+    segments: Mutex<VecDeque<Arc<Segment>>>,
+    failed: Mutex<Option<Arc<str>>>,
+    /// Notes were written that no sync covers yet.
+    unsynced: AtomicBool,
+    commits: AtomicU64,
+    largest: u64,
+}
+
+#[derive(Default)]
+struct Inbox {
+    items: Vec<Item>,
+    /// Someone waits, or something must be written at once.
+    urgent: bool,
+    /// The thread sleeps.
+    asleep: bool,
+    stop: bool,
+}
+
+impl Journal {
+    /// Opens a segment and starts the thread. `old` are the segments that a replay left in use, oldest first.
+    pub(crate) fn start(disk: Arc<dyn Disk>, pool: Arc<Pool>, start: Start, old: Vec<Arc<Segment>>) -> io::Result<Self> {
+        let segment = Arc::new(pool.take()?);
+        let mut segments: VecDeque<_> = old.into();
+        segments.push_back(Arc::clone(&segment));
+        let shared = Arc::new(Shared {
+            inbox: Mutex::default(),
+            wake: Condvar::new(),
+            segments: Mutex::new(segments),
+            failed: Mutex::new(None),
+            unsynced: AtomicBool::new(false),
+            commits: AtomicU64::new(0),
+            largest: pool.segment_size().saturating_sub(END_SPAN + 4096),
+        });
+        let mut writer = Writer { disk, pool, start, segment, at: 0, synced: 0, shared: Arc::clone(&shared) };
+        writer.open_segment()?;
+        let thread = std::thread::Builder::new().name("journal".into()).spawn(move || writer.run())?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Appends messages and notes in one piece: a crash finds all of them or a part from the front. The answer comes once all is durable.
+    pub(crate) fn append(&self, message: NewMessage, notes: &[Note]) -> oneshot::Receiver<Result<Placed, JournalError>> {
+        let (answer, receiver) = oneshot::channel();
+        let len = message.head.len() + message.rest.iter().map(Bytes::len).sum::<usize>();
+        let too_large = span(len) > self.shared.largest;
+        if let Some(error) = self.error().or(too_large.then_some(JournalError::TooLarge)) {
+            _ = answer.send(Err(error));
+            return receiver;
+        }
+        // The sum over the payload is taken here, in the sessions' threads, which are many.
+        let crc = message.rest.iter().fold(crc32c::crc32c(&message.head), |crc, part| crc32c::crc32c_append(crc, part));
+        let header = Header { kind: message.kind, len: len as u32, synced: 0, payload_crc: crc };
+        let first = Item::Message { header, message, answer };
+        self.push(std::iter::once(first).chain(notes.iter().map(note_item)), true);
+        receiver
+    }
+
+    /// Appends a note that nobody waits for. `urgent`: at once; otherwise within milliseconds.
+    pub(crate) fn note(&self, note: &Note, urgent: bool) {
+        if self.error().is_none() {
+            self.push(std::iter::once(note_item(note)), urgent);
+        }
+    }
+
+    /// Makes everything appended so far durable, and says where that ends.
+    pub(crate) fn flush(&self) -> oneshot::Receiver<Result<Position, JournalError>> {
+        let (answer, receiver) = oneshot::channel();
+        match self.error() {
+            Some(error) => _ = answer.send(Err(error)),
+            None => self.push(std::iter::once(Item::Flush(answer)), true),
+        }
+        receiver
+    }
+
+    /// Why it takes nothing more, if so.
+    pub(crate) fn failure(&self) -> Option<Arc<str>> {
+        self.shared.failed.lock().clone()
+    }
+
+    /// Whether something was written that no sync covers yet.
+    pub(crate) fn has_unsynced(&self) -> bool {
+        self.shared.unsynced.load(Ordering::Acquire)
+    }
+
+    /// Flushes of the disk so far.
+    pub(crate) fn commits(&self) -> u64 {
+        self.shared.commits.load(Ordering::Relaxed)
+    }
+
+    /// How many segments are in use, the one being written included.
+    pub(crate) fn segments(&self) -> usize {
+        self.shared.segments.lock().len()
+    }
+
+    /// The generation of the oldest segment, when it is not the one being written.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        let segments = self.shared.segments.lock();
+        (segments.len() > 1).then(|| segments.front().map(|s| s.generation)).flatten()
+    }
+
+    /// The segments from the oldest on that no message needs any more; never the one being written. They stay in use until
+    /// [`Journal::release`], since a later one may hold the fates of messages in an earlier one.
+    pub(crate) fn releasable(&self) -> usize {
+        let segments = self.shared.segments.lock();
+        segments.iter().take(segments.len().saturating_sub(1)).take_while(|s| s.live() == 0).count()
+    }
+
+    /// Takes up to `count` segments out of use, oldest first. The caller has made durable all that happened to their messages.
+    pub(crate) fn release(&self, count: usize) -> Vec<Segment> {
+        let mut segments = self.shared.segments.lock();
+        let mut out = Vec::new();
+        while out.len() < count && segments.len() > 1 && segments.front().is_some_and(|s| s.is_free()) {
+            let Some(segment) = segments.pop_front() else { break };
+            match Arc::try_unwrap(segment) {
+                Ok(segment) => out.push(segment),
+                Err(shared) => {
+                    segments.push_front(shared);
+                    break;
+                }
+            }
+        }
+        out
+    }
+
+    /// Writes and syncs what waits, then ends the thread. Blocks for as long as that takes.
+    pub(crate) fn close(&self) {
+        self.shared.inbox.lock().stop = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.lock().take() {
+            _ = thread.join();
+        }
+    }
+
+    fn error(&self) -> Option<JournalError> {
+        self.failure().map(JournalError::Failed)
+    }
+
+    fn push(&self, items: impl Iterator<Item = Item>, urgent: bool) {
+        let mut inbox = self.shared.inbox.lock();
+        if inbox.stop {
+            drop(inbox);
+            items.for_each(|item| item.refuse(&JournalError::Closed));
+            return;
+        }
+        let first = inbox.items.is_empty();
+        inbox.items.extend(items);
+        let wake = inbox.asleep && (first || (urgent && !inbox.urgent));
+        inbox.urgent |= urgent;
+        drop(inbox);
+        if wake {
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn note_item(note: &Note) -> Item {
+    let payload = note.encode();
+    let header = Header { kind: note.kind(), len: payload.len() as u32, synced: 0, payload_crc: crc32c::crc32c(&payload) };
+    Item::Note { header, payload }
+}
+
+impl Item {
+    fn span(&self) -> u64 {
+        match self {
+            Self::Message { header, .. } | Self::Note { header, .. } => header.span(),
+            Self::Flush(_) => 0,
+        }
+    }
+
+    fn wants_sync(&self) -> bool {
+        !matches!(self, Self::Note { .. })
+    }
+
+    fn refuse(self, error: &JournalError) {
+        match self {
+            Self::Message { answer, .. } => _ = answer.send(Err(error.clone())),
+            Self::Flush(answer) => _ = answer.send(Err(error.clone())),
+            Self::Note { .. } => {}
+        }
+    }
+}
+
+/// What the thread owns.
+struct Writer {
+    disk: Arc<dyn Disk>,
+    pool: Arc<Pool>,
+    start: Start,
+    segment: Arc<Segment>,
+    /// Where the next record goes.
+    at: u64,
+    /// Everything in the segment before this offset is durable.
+    synced: u64,
+    shared: Arc<Shared>,
+}
+
+impl Writer {
+    fn run(mut self) {
+        // Should this thread ever panic, nobody may wait for it forever.
+        struct Fuse(Arc<Shared>);
+        impl Drop for Fuse {
+            fn drop(&mut self) {
+                let mut inbox = self.0.inbox.lock();
+                inbox.stop = true;
+                let left = std::mem::take(&mut inbox.items);
+                drop(inbox);
+                if std::thread::panicking() {
+                    self.0.fail("its thread ended unexpectedly");
+                }
+                left.into_iter().for_each(|item| item.refuse(&JournalError::Closed));
+            }
+        }
+        let fuse = Fuse(Arc::clone(&self.shared));
+        while let Some(items) = fuse.0.next() {
+            self.write_all(items);
+        }
+        if self.shared.failed.lock().is_none()
+            && let Err(error) = self.sync()
+        {
+            self.shared.fail(&error.to_string());
+        }
+    }
+
+    fn write_all(&mut self, items: Vec<Item>) {
+        let mut waiting: VecDeque<Item> = items.into();
+        while !waiting.is_empty() {
+            if let Some(reason) = self.shared.failed.lock().clone() {
+                waiting.drain(..).for_each(|item| item.refuse(&JournalError::Failed(Arc::clone(&reason))));
+                return;
+            }
+            let mut chunk = Vec::with_capacity(waiting.len());
+            let mut end = self.at;
+            while let Some(item) = waiting.front() {
+                let next = end + item.span();
+                if next + END_SPAN > self.segment.size || (next - self.at > BATCH && !chunk.is_empty()) {
+                    break;
+                }
+                end = next;
+                chunk.extend(waiting.pop_front());
+            }
+            if chunk.is_empty()
+                && let Err(error) = self.rotate()
+            {
+                if is_full(&error) {
+                    // The room that is left here still serves notes, which let what was accepted be finished.
+                    let reason = JournalError::Full(error.to_string().into());
+                    if let Some(item) = waiting.pop_front() {
+                        item.refuse(&reason);
+                    }
+                } else {
+                    self.shared.fail(&error.to_string());
+                }
+                continue;
+            }
+            self.write_chunk(chunk);
+        }
+    }
+
+    /// Writes items that fit the segment, syncs if anyone waits for that, and answers.
+    fn write_chunk(&mut self, chunk: Vec<Item>) {
+        if chunk.is_empty() {
+            return;
+        }
+        let base = self.at;
+        let result = self.put(&chunk).and_then(|()| {
+            self.shared.unsynced.store(true, Ordering::Release);
+            if chunk.iter().any(Item::wants_sync) { self.sync() } else { Ok(()) }
+        });
+        if let Err(error) = result {
+            let reason = self.shared.fail(&error.to_string());
+            chunk.into_iter().for_each(|item| item.refuse(&JournalError::Failed(Arc::clone(&reason))));
+            return;
+        }
+        let mut at = base;
+        for item in chunk {
+            let next = at + item.span();
+            match item {
+                Item::Message { message, answer, .. } => {
+                    let placed = Placed { hold: Hold::new(&self.segment), rest_at: at + HEADER as u64 + message.head.len() as u64 };
+                    _ = answer.send(Ok(placed));
+                }
+                Item::Flush(answer) => {
+                    _ = answer.send(Ok(Position { generation: self.segment.generation, offset: self.at }));
+                }
+                Item::Note { .. } => {}
+            }
+            at = next;
+        }
+    }
+
+    /// One write for all of `chunk`.
+    fn put(&mut self, chunk: &[Item]) -> io::Result<()> {
+        const PADDING: [u8; 8] = [0; 8];
+        let (mut at, synced) = (self.at, self.synced as u32);
+        let headers: Vec<[u8; HEADER]> = chunk
+            .iter()
+            .map(|item| match item {
+                Item::Message { header, .. } | Item::Note { header, .. } => {
+                    let encoded = Header { synced, ..*header }.encode(self.segment.nonce, at);
+                    at += header.span();
+                    encoded
+                }
+                Item::Flush(_) => [0; HEADER],
+            })
+            .collect();
+        let mut parts = Vec::with_capacity(chunk.len() * 5);
+        for (item, encoded) in chunk.iter().zip(&headers) {
+            let len = match item {
+                Item::Message { header, message, .. } => {
+                    parts.push(IoSlice::new(encoded));
+                    parts.push(IoSlice::new(&message.head));
+                    parts.extend(message.rest.iter().map(|part| IoSlice::new(part)));
+                    header.len
+                }
+                Item::Note { header, payload } => {
+                    parts.push(IoSlice::new(encoded));
+                    parts.push(IoSlice::new(payload));
+                    header.len
+                }
+                Item::Flush(_) => continue,
+            };
+            let padding = (8 - (HEADER + len as usize) % 8) % 8;
+            parts.push(IoSlice::new(PADDING.get(..padding).unwrap_or_default()));
+        }
+        if !parts.is_empty() {
+            self.disk.write_at(&self.segment.file, &mut parts, self.at)?;
+        }
+        self.at = at;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.synced == self.at {
+            return Ok(());
+        }
+        self.disk.sync_data(&self.segment.file)?;
+        self.synced = self.at;
+        self.shared.unsynced.store(false, Ordering::Release);
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends the segment and opens the next. When there is no next, the segment stays open.
+    fn rotate(&mut self) -> io::Result<()> {
+        let next = self.pool.take()?;
+        let end = Header { kind: Kind::End, len: 0, synced: self.synced as u32, payload_crc: 0 };
+        let encoded = end.encode(self.segment.nonce, self.at);
+        let finish = |disk: &dyn Disk, segment: &Segment, at| {
+            disk.write_at(&segment.file, &mut [IoSlice::new(&encoded)], at)?;
+            disk.sync_data(&segment.file)
+        };
+        // A full disk cannot be what failed here, for the room was taken when the segment was made.
+        finish(&*self.disk, &self.segment, self.at).map_err(|error| io::Error::other(error.to_string()))?;
+        self.segment = Arc::new(next);
+        (self.at, self.synced) = (0, 0);
+        self.shared.segments.lock().push_back(Arc::clone(&self.segment));
+        self.open_segment().map_err(|error| io::Error::other(error.to_string()))
+    }
+
+    fn open_segment(&mut self) -> io::Result<()> {
+        let note = note_item(&Note::Start(self.start.clone()));
+        self.put(&[note])?;
+        self.sync()
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+impl Shared {
+    /// What to write next; `None` once stopped and empty.
+    fn next(&self) -> Option<Vec<Item>> {
+        let mut inbox = self.inbox.lock();
+        let mut patient = true;
+        while !inbox.stop && !inbox.urgent && (patient || inbox.items.is_empty()) {
+            inbox.asleep = true;
+            if inbox.items.is_empty() {
+                self.wake.wait(&mut inbox);
+            } else {
+                patient = !self.wake.wait_for(&mut inbox, LAZY).timed_out();
+            }
+            inbox.asleep = false;
+        }
+        inbox.urgent = false;
+        let items = std::mem::take(&mut inbox.items);
+        (!items.is_empty() || !inbox.stop).then_some(items)
+    }
+
+    fn fail(&self, reason: &str) -> Arc<str> {
+        let mut failed = self.failed.lock();
+        let first = failed.is_none();
+        let reason = Arc::clone(failed.get_or_insert_with(|| reason.into()));
+        if first {
+            tracing::error!(%reason, "the journal cannot be written: no mail is accepted until the disk is looked after and the daemon restarted");
+        }
+        reason
+    }
+}
+
+#[cfg(test)]
+#[path = "committer_tests.rs"]
+pub(crate) mod tests;

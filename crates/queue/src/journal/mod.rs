@@ -1,0 +1,15 @@
+//! The journal: what makes a message ours. Acceptance appends here, and one flush of the disk serves everyone who waits.
+//!
+//! It is short-lived: a message leaves as soon as its recipients are settled, or when files under `deferred/` stand for it.
+
+mod committer;
+mod notes;
+mod record;
+mod replay;
+mod segment;
+
+pub(crate) use committer::{Journal, JournalError, NewMessage, Placed};
+pub(crate) use notes::{FileRef, Note, Position, Start, message_head};
+pub(crate) use record::{Kind, span};
+pub(crate) use replay::{Recovered, RecoveredBody, Replay, replay};
+pub(crate) use segment::{Hold, Pool, SIZES, Segment, remove_if_there};
