@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod client;
+pub mod content;
 pub mod params;
 pub mod reply;
 pub mod sasl;
