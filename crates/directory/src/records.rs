@@ -166,6 +166,43 @@ pub enum Change {
     PutAlias(AliasRecord),
     /// Removes.
     RemoveAlias(AliasAddress),
+    /// Replaces the main password's hash if it is still `from`: an old scheme made new at a login must not undo a `passwd` made meanwhile.
+    UpgradePassword {
+        /// The user.
+        address: Mailbox,
+        /// The hash that was checked.
+        from: String,
+        /// The same password, hashed anew.
+        to: String,
+    },
+    /// Notes the day of an app-password's last use, if that app-password is still there.
+    TouchAppPassword {
+        /// The user.
+        address: Mailbox,
+        /// The app-password.
+        label: String,
+        /// RFC 3339 UTC, to the day.
+        day: String,
+    },
+}
+
+impl AliasAddress {
+    /// The domain that the alias belongs to.
+    pub fn domain(&self) -> &Domain {
+        match self {
+            Self::Mailbox(m) => &m.domain,
+            Self::CatchAll(d) => d,
+        }
+    }
+
+    /// Whether both name the same alias once case and normalisation are folded.
+    pub fn same_as(&self, other: &AliasAddress) -> bool {
+        match (self, other) {
+            (Self::Mailbox(a), Self::Mailbox(b)) => a.same_as(b),
+            (Self::CatchAll(a), Self::CatchAll(b)) => a == b,
+            _ => false,
+        }
+    }
 }
 
 impl std::fmt::Display for AliasAddress {

@@ -1,0 +1,273 @@
+//! The one thread that writes: it gathers the changes that wait, applies each in a transaction, flushes once, syncs once, answers all.
+//!
+//! sled's own flush stops at the page cache, so durability is an `fdatasync` of the database file by us. State written
+//! elsewhere only marks itself as unsynced; it is flushed with the next commit or within [`STATE_DELAY`].
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
+use tokio::sync::{oneshot, watch};
+
+use super::open::Forest;
+use super::state::Sweeper;
+use crate::clock::Clock;
+use crate::records::Change;
+use crate::store::{DirectoryError, Result};
+use crate::tables::{Table, stage};
+
+/// State waits at most this long for its flush, so that a greylisting rush shares one.
+const STATE_DELAY: Duration = Duration::from_millis(500);
+/// Between two looks for expired state.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Changes taken into one flush.
+const MAX_GROUP: usize = 4096;
+
+enum Job {
+    Apply(Vec<Change>, oneshot::Sender<Result<()>>),
+    StateWritten,
+    Stop,
+}
+
+/// What the store's handles need of the writer.
+pub(super) struct Handle {
+    jobs: Mutex<Sender<Job>>,
+    unsynced: AtomicBool,
+    failed: RwLock<Option<String>>,
+    generation: watch::Sender<u64>,
+}
+
+impl Handle {
+    pub(super) async fn apply(&self, changes: Vec<Change>) -> Result<()> {
+        self.health().map_err(DirectoryError::Unavailable)?;
+        let (answer, wait) = oneshot::channel();
+        let stopped = || DirectoryError::Unavailable("the directory is shutting down".into());
+        self.jobs.lock().send(Job::Apply(changes, answer)).map_err(|_| stopped())?;
+        wait.await.map_err(|_| stopped())?
+    }
+
+    /// Call after each state write: it will be on disk within a second.
+    pub(super) fn state_written(&self) {
+        if !self.unsynced.swap(true, Ordering::AcqRel) {
+            // A writer that is gone has flushed for the last time; nobody can be told.
+            let _ = self.jobs.lock().send(Job::StateWritten);
+        }
+    }
+
+    pub(super) fn health(&self) -> std::result::Result<(), String> {
+        self.failed.read().clone().map_or(Ok(()), Err)
+    }
+
+    /// From now on nothing is written: pages that failed once must never be taken for clean.
+    pub(super) fn fail(&self, why: &str) {
+        let mut failed = self.failed.write();
+        if failed.is_none() {
+            let why = format!("the directory cannot be written any more until a restart: {why}");
+            tracing::error!("{why}");
+            *failed = Some(why);
+        }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        *self.generation.borrow()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+}
+
+/// The thread, joined at drop so that the database's lock is free afterwards.
+pub(super) struct Writer {
+    handle: Arc<Handle>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn start(forest: Forest, path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
+        let unavailable = |e: std::io::Error| DirectoryError::Unavailable(format!("{}: {e}", path.display()));
+        let file = File::open(path.join("db")).map_err(unavailable)?;
+        let (sender, jobs) = channel();
+        let handle = Arc::new(Handle {
+            jobs: Mutex::new(sender),
+            unsynced: AtomicBool::new(false),
+            failed: RwLock::new(None),
+            generation: watch::channel(1).0,
+        });
+        let sweeper = Sweeper::new(forest.clone(), clock);
+        let run = Run { forest, file, jobs, handle: Arc::clone(&handle), sweeper };
+        let thread = std::thread::Builder::new().name("directory".into()).spawn(|| run.run()).map_err(unavailable)?;
+        Ok(Self { handle, thread: Some(thread) })
+    }
+
+    pub(super) fn handle(&self) -> Arc<Handle> {
+        Arc::clone(&self.handle)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.handle.jobs.lock().send(Job::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Run {
+    forest: Forest,
+    file: File,
+    jobs: Receiver<Job>,
+    handle: Arc<Handle>,
+    sweeper: Sweeper,
+}
+
+impl Run {
+    fn run(mut self) {
+        let mut flush_at: Option<Instant> = None;
+        let mut sweep_at = Instant::now() + SWEEP_EVERY;
+        loop {
+            let until = flush_at.map_or(sweep_at, |at| at.min(sweep_at));
+            let job = match self.jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(Job::Stop),
+            };
+            match job {
+                Some(Job::Apply(changes, answer)) => {
+                    let stop = self.commit_group(changes, answer);
+                    flush_at = None;
+                    if stop {
+                        return;
+                    }
+                }
+                Some(Job::StateWritten) => flush_at = flush_at.or(Some(Instant::now() + STATE_DELAY)),
+                Some(Job::Stop) => {
+                    self.sync();
+                    return;
+                }
+                None => {}
+            }
+            let now = Instant::now();
+            if flush_at.is_some_and(|at| at <= now) {
+                self.sync();
+                flush_at = None;
+            }
+            if sweep_at <= now {
+                let more = self.sweep();
+                sweep_at = now + if more { Duration::from_secs(1) } else { SWEEP_EVERY };
+            }
+        }
+    }
+
+    /// Applies what waits, makes it durable together, answers. Returns whether to stop.
+    fn commit_group(&mut self, changes: Vec<Change>, answer: oneshot::Sender<Result<()>>) -> bool {
+        let mut stop = false;
+        let mut answers = Vec::new();
+        let mut next = Some((changes, answer));
+        while let Some((changes, answer)) = next.take() {
+            let outcome = self.transact(&changes);
+            answers.push((outcome, answer));
+            while next.is_none() && answers.len() < MAX_GROUP {
+                match self.jobs.try_recv() {
+                    Ok(Job::Apply(changes, answer)) => next = Some((changes, answer)),
+                    Ok(Job::StateWritten) => {}
+                    Ok(Job::Stop) => {
+                        stop = true;
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+        }
+        if answers.iter().any(|(outcome, _)| outcome.is_ok()) {
+            self.sync();
+            // The generation grows before the answers go out: who was told "done" never meets an older cache.
+            self.handle.generation.send_modify(|g| *g = g.wrapping_add(1));
+        }
+        let health = self.handle.health();
+        for (outcome, answer) in answers {
+            let outcome = outcome.and_then(|()| health.clone().map_err(DirectoryError::Unavailable));
+            let _ = answer.send(outcome);
+        }
+        stop
+    }
+
+    fn transact(&self, changes: &[Change]) -> Result<()> {
+        self.handle.health().map_err(DirectoryError::Unavailable)?;
+        let writes = stage::stage(&self.forest, changes)?;
+        let trees = self.forest.trees();
+        let commit = || {
+            trees.transaction(|views| {
+                for ((table, key), value) in &writes {
+                    let Some(view) = views.get(*table as usize) else { continue };
+                    match value {
+                        Some(value) => view.insert(key.as_slice(), value.as_slice())?,
+                        None => view.remove(key.as_slice())?,
+                    };
+                }
+                Ok::<(), ConflictableTransactionError<()>>(())
+            })
+        };
+        // sled meets some I/O errors with a panic; the thread must outlive them to answer those who wait.
+        let why = match catch_unwind(AssertUnwindSafe(commit)) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(TransactionError::Storage(error))) => error.to_string(),
+            Ok(Err(TransactionError::Abort(()))) => "the transaction was given up".into(),
+            Err(_) => "the database panicked in a write".into(),
+        };
+        self.handle.fail(&why);
+        Err(DirectoryError::Unavailable(why))
+    }
+
+    /// Flush, then a real sync. Failure is final.
+    fn sync(&self) {
+        if self.handle.health().is_err() {
+            return;
+        }
+        // Cleared first: a state write after this point asks for the next flush.
+        self.handle.unsynced.store(false, Ordering::Release);
+        let flushed = catch_unwind(AssertUnwindSafe(|| self.forest.flush()));
+        match flushed {
+            Ok(Ok(())) => {
+                if let Err(error) = self.file.sync_data() {
+                    self.handle.fail(&format!("fdatasync failed: {error}"));
+                }
+            }
+            Ok(Err(error)) => self.handle.fail(&error.to_string()),
+            Err(_) => self.handle.fail("the database panicked in a flush"),
+        }
+    }
+
+    fn sweep(&mut self) -> bool {
+        if self.handle.health().is_err() {
+            return false;
+        }
+        match catch_unwind(AssertUnwindSafe(|| self.sweeper.pass())) {
+            Ok(Ok(pass)) => {
+                if pass.removed > 0 {
+                    self.handle.state_written();
+                }
+                pass.more
+            }
+            Ok(Err(error)) => {
+                self.handle.fail(&error.to_string());
+                false
+            }
+            Err(_) => {
+                self.handle.fail("the database panicked while expired state was removed");
+                false
+            }
+        }
+    }
+}
+
+// The index of a table in the slice of trees is its discriminant.
+const _: () = assert!(Table::Domains as usize == 0 && Table::Chunks as usize == Table::ALL.len() - 1);
