@@ -1,1 +1,28 @@
-//! The Transport for the world: MX, DANE, MTA-STS, smarthosts.
+//! The Transport for the world: MX, DANE, MTA-STS, TLS reports, smarthosts, connection reuse.
+//!
+//! [`Relay`] is the door. `route` says where mail goes, `dns` where that is, `dane` what a host must show, `tls` how that is
+//! checked, `session` speaks SMTP with one host, and `run` serves a destination with as many sessions as its feed needs.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+pub mod dane;
+pub mod dns;
+mod health;
+mod ourselves;
+mod path;
+mod plan;
+mod relay;
+mod replies;
+pub mod route;
+mod run;
+mod session;
+mod shared;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+
+pub use health::{Ipv6, RelayHealth};
+pub use ourselves::Ourselves;
+pub use relay::{Relay, RelayError};
+pub use session::Timeouts;

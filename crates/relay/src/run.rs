@@ -1,0 +1,246 @@
+//! Serving one destination: a session that outlives its messages, other hosts when one fails, and each recipient's outcome.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use pillarbox_queue::{Delivery, Destination, Feed, Outcome, Outcomes};
+use pillarbox_smtp::Reply;
+use tokio::time::Instant;
+
+use crate::path::{HostPolicy, MAX_ADDRESSES, NoPath, Path};
+use crate::plan::{self, Work};
+use crate::replies;
+use crate::route::NextHop;
+use crate::session::{Dial, Endpoint, Fate, Job, Session, open};
+use crate::shared::Shared;
+
+/// No further address is tried once a destination has cost this much time.
+const CONNECT_TIME: std::time::Duration = std::time::Duration::from_secs(300);
+/// Fresh connections that may break during one delivery before it waits for its next turn.
+const MAX_BREAKS: usize = 3;
+
+/// One run of the transport.
+pub(crate) struct Run {
+    shared: Arc<Shared>,
+    hop: NextHop,
+    feed: Feed,
+    session: Option<Session>,
+    /// Addresses that failed since the last success.
+    failed: HashSet<String>,
+}
+
+/// Serves `destination` until its feed ends.
+pub(crate) async fn run(shared: Arc<Shared>, destination: Destination, mut feed: Feed) {
+    let Some(hop) = shared.routes.hop(&destination) else {
+        while let Some(delivery) = feed.next().await {
+            delivery.finish_all(Outcome::Deferred { reply: replies::unknown_destination() }, "");
+        }
+        return;
+    };
+    let mut run = Run { shared, hop, feed, session: None, failed: HashSet::new() };
+    while let Some(delivery) = run.next().await {
+        run.deliver(delivery).await;
+    }
+    if let Some(session) = run.session.take() {
+        session.quit().await;
+    }
+}
+
+impl Run {
+    /// The next delivery; an open connection waits a moment for one, and is given up when it went stale meanwhile.
+    async fn next(&mut self) -> Option<Delivery> {
+        if self.session.is_none() {
+            return self.feed.next().await;
+        }
+        if let Some(delivery) = self.feed.next().await {
+            return Some(delivery);
+        }
+        let delivery = self.feed.next_within(self.shared.timeouts.idle).await?;
+        if self.session.as_mut().is_some_and(Session::is_stale) {
+            self.session = None;
+        }
+        Some(delivery)
+    }
+
+    async fn deliver(&mut self, delivery: Delivery) {
+        let work = Work::from(&delivery);
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; delivery.recipients.len()];
+        let (mut relay, mut tls) = (String::new(), String::new());
+        let mut breaks = 0;
+        loop {
+            let open: Vec<usize> = (0..outcomes.len()).filter(|&slot| outcomes.get(slot).is_some_and(Option::is_none)).collect();
+            if open.is_empty() {
+                break;
+            }
+            let mut session = match self.session.take() {
+                Some(session) => session,
+                None => match self.connect().await {
+                    Ok(session) => session,
+                    Err(trouble) => {
+                        let outcome = match trouble {
+                            NoPath::Never(reply) => Outcome::Failed { reply },
+                            NoPath::Down(reply) => {
+                                self.feed.destination_down(reply.clone());
+                                Outcome::Deferred { reply }
+                            }
+                        };
+                        fill(&mut outcomes, &outcome);
+                        break;
+                    }
+                },
+            };
+            let was_used = session.is_used();
+            relay.clone_from(&session.label);
+            tls.clone_from(&session.security.tls);
+            match serve(&mut session, &work, &open, &mut outcomes).await {
+                None if session.is_exhausted() => session.quit().await,
+                None => {
+                    self.failed.clear();
+                    self.session = Some(session);
+                }
+                // A host may close between messages at any time; that costs nobody an attempt.
+                Some(_) if was_used => {}
+                Some(reply) => {
+                    self.failed.insert(session.label.clone());
+                    breaks += 1;
+                    if breaks >= MAX_BREAKS {
+                        fill(&mut outcomes, &Outcome::Deferred { reply });
+                    }
+                }
+            }
+        }
+        let each =
+            outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Outcome::Deferred { reply: replies::unknown_destination() }));
+        delivery.finish(Outcomes { each: each.collect(), relay, tls });
+    }
+
+    /// Opens a session with the first host and address that will have one.
+    async fn connect(&mut self) -> Result<Session, NoPath> {
+        let shared = self.shared.clone();
+        let path = Path::find(&shared, &self.hop).await?;
+        let started = Instant::now();
+        let mut last: Option<Reply> = None;
+        let mut tried = 0;
+        for host in &path.hosts {
+            if host.addresses.is_empty()
+                && let Some(trouble) = &host.trouble
+            {
+                last = Some(trouble.clone());
+                continue;
+            }
+            let policy = match path.policy(&shared, host).await {
+                HostPolicy::Use(policy) => policy,
+                HostPolicy::Skip(reply) => {
+                    last = Some(reply);
+                    continue;
+                }
+            };
+            for endpoint in path.endpoints(&shared, host) {
+                if tried >= MAX_ADDRESSES || started.elapsed() >= CONNECT_TIME {
+                    break;
+                }
+                let label = label(&host.name, &endpoint);
+                if self.failed.contains(&label) {
+                    continue;
+                }
+                tried += 1;
+                let source = match &endpoint {
+                    Endpoint::Tcp(address) => shared.source_for(address.ip()),
+                    Endpoint::Unix(_) => None,
+                };
+                let dial = Dial {
+                    host: &host.name,
+                    endpoint,
+                    source,
+                    policy: &policy,
+                    implicit_tls: path.implicit_tls(),
+                    lmtp: path.is_lmtp(),
+                    credentials: path.credentials().await.map_err(NoPath::Down)?,
+                    helo: &shared.helo,
+                    tls: &shared.tls,
+                    timeouts: shared.timeouts,
+                    judge: false,
+                };
+                match open(&dial).await {
+                    Ok(session) => return Ok(session),
+                    Err(refusal) => {
+                        tracing::debug!(host = %label, reply = %refusal.reply, "a host gave no session");
+                        self.failed.insert(label);
+                        last = Some(refusal.reply);
+                    }
+                }
+            }
+        }
+        self.failed.clear();
+        Err(NoPath::Down(last.unwrap_or_else(|| replies::unreachable(&hop_name(&self.hop), "no host answered"))))
+    }
+}
+
+fn label(host: &str, endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Tcp(address) => format!("{host}[{}]:{}", address.ip(), address.port()),
+        Endpoint::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+fn hop_name(hop: &NextHop) -> String {
+    match hop {
+        NextHop::Mx(domain) => domain.to_string(),
+        NextHop::Host(hop) => hop.host.clone(),
+        NextHop::Lmtp(_) => "the LMTP service".into(),
+    }
+}
+
+/// Gives everyone without an outcome this one.
+fn fill(outcomes: &mut [Option<Outcome>], outcome: &Outcome) {
+    for slot in outcomes.iter_mut().filter(|slot| slot.is_none()) {
+        *slot = Some(outcome.clone());
+    }
+}
+
+/// Runs the transactions that a delivery needs on a session. Returns why the session broke, if it did.
+async fn serve(session: &mut Session, work: &Work, open: &[usize], outcomes: &mut [Option<Outcome>]) -> Option<Reply> {
+    for group in plan::groups(work, open) {
+        let prepared = match plan::prepare(session, work, &group).await {
+            Ok(prepared) => prepared,
+            Err(outcome) => {
+                for (slot, _) in &group.members {
+                    set(outcomes, *slot, outcome.clone());
+                }
+                continue;
+            }
+        };
+        let mut rcpts = Vec::with_capacity(group.members.len());
+        for &(slot, recipient) in &group.members {
+            match plan::admits(session, &group, recipient) {
+                Ok(()) => rcpts.push(plan::rcpt(slot, recipient)),
+                Err(reply) => set(outcomes, slot, Outcome::Failed { reply }),
+            }
+        }
+        let max = plan::max_rcpts(session);
+        while !rcpts.is_empty() {
+            if session.is_exhausted() {
+                return None;
+            }
+            let rest = rcpts.split_off(rcpts.len().min(max));
+            let job = Job { from: group.from, mail: prepared.mail.clone(), rcpts, content: &prepared.content };
+            let end = session.transact(&job).await;
+            for (rcpt, fate) in job.rcpts.iter().zip(end.fates) {
+                if let Fate::Done(outcome) = fate {
+                    set(outcomes, rcpt.slot, outcome);
+                }
+            }
+            if end.broken.is_some() {
+                return end.broken;
+            }
+            rcpts = rest;
+        }
+    }
+    None
+}
+
+fn set(outcomes: &mut [Option<Outcome>], slot: usize, outcome: Outcome) {
+    if let Some(place) = outcomes.get_mut(slot) {
+        *place = Some(outcome);
+    }
+}
