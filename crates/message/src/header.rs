@@ -245,6 +245,16 @@ pub fn message_id(message: &[u8]) -> Option<String> {
     if ok { String::from_utf8(value.into_owned()).ok() } else { None }
 }
 
+/// A field's text with its encoded words decoded (RFC 2047), on one line; `None` when it is missing or empty. At most its first 2,000 octets are read.
+pub fn decoded(message: &[u8], name: &str) -> Option<String> {
+    let value = first(message, name)?.unfolded();
+    // The parser is shown an unstructured field, whatever this one is, so that nothing but encoded words changes.
+    let one = [b"Subject: ", value.get(..2000).unwrap_or(&value), b"\r\n\r\n"].concat();
+    let parsed = mail_parser::MessageParser::default().parse_headers(one.as_slice())?;
+    let text = crate::encode::one_line(parsed.subject()?.trim()).into_owned();
+    (!text.is_empty()).then_some(text)
+}
+
 /// The ranges of all fields that `drop` picks, neighbours merged, in order.
 pub fn ranges_of(message: &[u8], mut drop: impl FnMut(&Field<'_>) -> bool) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();

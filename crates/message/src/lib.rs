@@ -6,11 +6,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 pub mod address_list;
+pub mod autoreply;
 pub mod date;
 pub mod downgrade;
 pub mod encode;
 pub mod header;
 pub mod lines;
+pub mod mime;
+pub mod notice;
 pub mod report;
 pub mod submission;
 pub mod trace;

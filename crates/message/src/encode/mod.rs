@@ -89,6 +89,21 @@ pub fn parameter(name: &str, value: &str) -> String {
     }
 }
 
+/// Appends the header of a plain text part, a blank line, and the text, which has CRLF line ends: as it is where it is ASCII, else quoted-printable.
+pub fn push_text(out: &mut Vec<u8>, text: &[u8]) {
+    let plain = text.is_ascii() && !text.contains(&0) && !crate::downgrade::has_long_line(text);
+    if plain {
+        out.extend_from_slice(b"Content-Type: text/plain; charset=us-ascii\r\nContent-Transfer-Encoding: 7bit\r\n\r\n");
+        out.extend_from_slice(text);
+    } else {
+        out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n");
+        quoted_printable(text, out);
+    }
+    if !text.ends_with(b"\r\n") {
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
 /// A Message-ID with its brackets, unique by time and `random` (RFC 5322 §3.6.4). `host` is a domain name.
 pub fn message_id(now: UnixMillis, random: u64, host: &str) -> String {
     let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).collect();

@@ -36,14 +36,8 @@ fn introduction(action: Action) -> &'static str {
 /// Writes the part: its header, a blank line, the text.
 pub(super) fn push_part(out: &mut Vec<u8>, report: &Report<'_>) {
     let text = text(report);
-    out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\nContent-Description: Notification\r\n");
-    if text.is_ascii() && text.split("\r\n").all(|l| l.len() <= encode::LONGEST_LINE) {
-        out.extend_from_slice(b"Content-Transfer-Encoding: 7bit\r\n\r\n");
-        out.extend_from_slice(text.as_bytes());
-    } else {
-        out.extend_from_slice(b"Content-Transfer-Encoding: quoted-printable\r\n\r\n");
-        encode::quoted_printable(text.as_bytes(), out);
-    }
+    encode::push_structured(out, "Content-Description", "Notification");
+    encode::push_text(out, text.as_bytes());
 }
 
 /// The text, CRLF line ends.
@@ -123,18 +117,9 @@ fn push_message(text: &mut String, report: &Report<'_>) {
     text.push_str(&format!("  Our number for it: {}\r\n", encode::one_line(report.queue_id)));
 }
 
-/// A field of the original with its encoded words decoded, on one line, cut at 200 characters.
+/// A field of the original, decoded, cut at 200 characters.
 fn readable(original: &[u8], name: &str) -> Option<String> {
-    let field = header::first(original, name)?;
-    // The parser sees one field as an unstructured one, so that only encoded words change.
-    let mut message = b"Subject: ".to_vec();
-    message.extend_from_slice(field.unfolded().get(..2000).unwrap_or(&field.unfolded()));
-    message.extend_from_slice(b"\r\n\r\n");
-    let parsed = mail_parser::MessageParser::default().parse_headers(message.as_slice())?;
-    let value = encode::one_line(parsed.subject()?.trim()).into_owned();
-    if value.is_empty() {
-        return None;
-    }
+    let value = header::decoded(original, name)?;
     match value.char_indices().nth(200) {
         Some((at, _)) => Some(format!("{}…", value.get(..at).unwrap_or_default())),
         None => Some(value),

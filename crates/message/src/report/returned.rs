@@ -3,7 +3,7 @@
 use pillarbox_smtp::Ret;
 
 use super::Report;
-use crate::downgrade::is_lines;
+use crate::downgrade::{has_long_line, is_lines};
 use crate::encode;
 use crate::header;
 
@@ -48,7 +48,7 @@ fn whole<'a>(report: &Report<'a>) -> Option<&'a [u8]> {
             Some(Ret::Full) => message.len() <= report.full_limit,
             None => message.len() <= report.full_limit.min(super::DEFAULT_FULL_LIMIT),
         };
-    (wanted && is_lines(message)).then_some(message)
+    (wanted && is_lines(message) && !has_long_line(message)).then_some(message)
 }
 
 /// Writes the part: its header, a blank line, what is returned.
