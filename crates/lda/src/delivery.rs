@@ -4,14 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use pillarbox_directory::UserRecord;
 use pillarbox_queue::{Delivery, Envelope, Outcome, Outcomes, Recipient, Route};
+use pillarbox_smtp::Reply;
 use rustix::io::Errno;
 
 use crate::maildir::{
-    Content, EarlierWork, FolderName, MailRoot, MaildirHandle, Missing, Place, StoreError, Stored, UniqueName, delivery_header, folder,
+    Content, EarlierWork, FolderName, MailRoot, MaildirHandle, Missing, Place, StoreError, UniqueName, delivery_header, folder,
 };
+use crate::quota::{self, maildirsize::Account};
 use crate::settings::Settings;
 
 /// Bodies up to this many octets are converted in memory, once for all their recipients; larger ones while they are copied.
@@ -32,6 +35,18 @@ pub(crate) struct Job {
     pub(crate) plans: Vec<Plan>,
 }
 
+/// Why a mailbox did not take a message.
+enum Refused {
+    Full,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
 /// Serves one batch. What it opens and lists is shared by the batch's messages.
 pub(crate) struct Batch<'a> {
     root: &'a MailRoot,
@@ -39,14 +54,15 @@ pub(crate) struct Batch<'a> {
     handles: HashMap<PathKey, Arc<MaildirHandle>>,
     listings: HashMap<PathBuf, EarlierWork>,
     buffer: Vec<u8>,
+    now: SystemTime,
 }
 
 /// User and folder.
 type PathKey = (String, FolderName);
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(root: &'a MailRoot, settings: &'a Settings) -> Self {
-        Self { root, settings, handles: HashMap::new(), listings: HashMap::new(), buffer: Vec::new() }
+    pub(crate) fn new(root: &'a MailRoot, settings: &'a Settings, now: SystemTime) -> Self {
+        Self { root, settings, now, handles: HashMap::new(), listings: HashMap::new(), buffer: Vec::new() }
     }
 
     /// Stores one message for its recipients and reports each. `stored` hears of each recipient whose mailbox took it.
@@ -68,7 +84,7 @@ impl<'a> Batch<'a> {
             Ok(Content::Stream(&open))
         };
         let content = content.map_err(StoreError::Body);
-        let mut seen: HashSet<(String, FolderName)> = HashSet::new();
+        let mut seen: HashSet<PathKey> = HashSet::new();
         let mut each = Vec::with_capacity(plans.len());
         for (recipient, plan) in delivery.recipients().zip(plans) {
             let user = match plan {
@@ -79,7 +95,7 @@ impl<'a> Batch<'a> {
                 Plan::Store(user) => user,
             };
             let result = match &content {
-                Ok(content) => self.store(&delivery, recipient, content, &mut seen),
+                Ok(content) => self.store(&delivery, recipient, &user, content, &mut seen),
                 Err(error) => {
                     each.push(Outcome::Deferred { reply: error.reply() });
                     tracing::warn!(id = %delivery.envelope.id, %error, "a queued message cannot be read");
@@ -87,13 +103,14 @@ impl<'a> Batch<'a> {
                 }
             };
             each.push(match result {
-                Ok(_) => {
+                Ok(()) => {
                     stored(&delivery, recipient, &user);
                     Outcome::Delivered
                 }
-                Err(error) => {
+                Err(Refused::Full) => outcome(quota::over_quota(self.settings)),
+                Err(Refused::Store(error)) => {
                     tracing::warn!(id = %delivery.envelope.id, to = %recipient.address, %error, "a message could not be stored");
-                    refused(&error)
+                    outcome(error.reply())
                 }
             });
         }
@@ -105,14 +122,15 @@ impl<'a> Batch<'a> {
         &mut self,
         delivery: &Delivery,
         recipient: &Recipient,
+        user: &UserRecord,
         content: &Content<'_>,
-        seen: &mut HashSet<(String, FolderName)>,
-    ) -> Result<Option<Stored>, StoreError> {
+        seen: &mut HashSet<PathKey>,
+    ) -> Result<(), Refused> {
         let envelope = &delivery.envelope;
         let (folder, handle) = self.place(envelope, recipient)?;
         if !seen.insert((recipient.address.key(), folder.clone())) {
             // Two addresses of the envelope lead to one mailbox: one copy is enough.
-            return Ok(None);
+            return Ok(());
         }
         let name = UniqueName::new(envelope.id, envelope.received, &recipient.address, wish(recipient), &self.settings.host);
         let from = recipient.reverse_path.as_ref().unwrap_or(&envelope.from);
@@ -125,22 +143,49 @@ impl<'a> Batch<'a> {
                     std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
                     std::collections::hash_map::Entry::Vacant(fresh) => fresh.insert(EarlierWork::list(&place)?),
                 };
-                if let Some(stored) = listing.settle(&place, &name, &head, content)? {
-                    return Ok(Some(stored));
+                if listing.settle(&place, &name, &head, content)?.is_some() {
+                    return Ok(());
                 }
             }
         }
-        match handle.store(&name, &head, content, &Place::New, None) {
+        let Some(inbox) = self.handle(recipient, FolderName::Inbox, Missing::Create)? else { return Ok(()) };
+        let limit = quota::limit(self.settings, user);
+        let mut account = Account::open(&inbox, limit, self.now);
+        let size = match content {
+            Content::Memory { sizes, .. } => sizes.stored,
+            Content::Stream(_) => delivery.body.len(),
+        };
+        let before = match account.usage(size.saturating_add(head.len() as u64)) {
+            Ok(before) => before,
+            Err(error) => {
+                // Not knowing how full a mailbox is, is no reason to keep its mail from it.
+                tracing::warn!(to = %recipient.address, %error, "a mailbox's use could not be read");
+                None
+            }
+        };
+        if let (Some(limit), Some(before)) = (limit, before)
+            && before.bytes.saturating_add(size).saturating_add(head.len() as u64) > limit
+        {
+            return Err(Refused::Full);
+        }
+        // Without anything to count, nobody needs to wait for anybody.
+        let account = before.is_some().then_some(account);
+        let stored = match handle.store(&name, &head, content, &Place::New, None) {
             // The directories were removed or replaced while they were open here: look again, once.
             Err(error) if matches!(error.raw(), Some(Errno::NOENT | Errno::STALE)) => {
                 self.root.forget(&handle.path);
                 self.handles.remove(&(recipient.address.key(), folder));
                 let (_, handle) = self.place(envelope, recipient)?;
-                handle.store(&name, &head, content, &Place::New, None)
+                handle.store(&name, &head, content, &Place::New, None)?
             }
-            other => other,
+            other => other?,
+        };
+        if let Some(mut account) = account {
+            if let Err(error) = account.add(stored.sizes.stored, 1) {
+                tracing::warn!(to = %recipient.address, %error, "a mailbox's use could not be written; it will be counted anew");
+            }
         }
-        .map(Some)
+        Ok(())
     }
 
     /// Where the message goes: the junk folder, the folder that the address names if it exists, or the inbox.
@@ -201,9 +246,8 @@ fn wish(recipient: &Recipient) -> &str {
     }
 }
 
-/// An error as an outcome: for now, unless its reply says for ever.
-fn refused(error: &StoreError) -> Outcome {
-    let reply = error.reply();
+/// A refusal as an outcome: for now, unless its reply says for ever.
+fn outcome(reply: Reply) -> Outcome {
     match reply.code {
         500.. => Outcome::Failed { reply },
         _ => Outcome::Deferred { reply },

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use pillarbox_queue::Envelope;
@@ -18,12 +18,14 @@ pub struct Hooks {
     pub submit: Submit,
     /// The time; the system's, unless a test rules it.
     pub now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    /// How long an idle LMTP connection is kept for the next message.
+    pub lmtp_patience: Duration,
 }
 
 impl Hooks {
     /// With the system's clock.
     pub fn new(submit: Submit) -> Self {
-        Self { submit, now: Arc::new(SystemTime::now) }
+        Self { submit, now: Arc::new(SystemTime::now), lmtp_patience: Duration::from_secs(2) }
     }
 }
 

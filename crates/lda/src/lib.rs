@@ -4,11 +4,15 @@
 
 mod delivery;
 mod hooks;
+mod lmtp;
 pub mod maildir;
+pub mod quota;
 mod settings;
 mod transport;
 mod way;
+mod ways;
 
 pub use hooks::{Hooks, Submit};
+pub use quota::QuotaCheck;
 pub use transport::{MAILDIR, MailboxTransport};
 pub use way::{Backend, Way};

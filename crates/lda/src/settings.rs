@@ -14,6 +14,7 @@ use crate::way::Way;
 pub(crate) struct Settings {
     pub(crate) hostname: String,
     pub(crate) host: HostLabel,
+    pub(crate) delimiter: String,
     /// Octets; `None` is no bound.
     pub(crate) default_quota: Option<u64>,
     /// Over quota is 552 for ever, not 452 for now.
@@ -34,6 +35,7 @@ impl Settings {
         Self {
             hostname: config.hostname.clone(),
             host: HostLabel::new(&config.hostname),
+            delimiter: mailbox.recipient_delimiter.clone(),
             default_quota: quota_text(&mailbox.default_quota),
             reject_over_quota: mailbox.over_quota.eq_ignore_ascii_case("reject"),
             hold_suspended: mailbox.suspended.eq_ignore_ascii_case("hold"),

@@ -7,36 +7,52 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use pillarbox_config::Config;
 use pillarbox_directory::{Directory, DirectoryError, UserRecord};
-use pillarbox_queue::{Delivery, Destination, Envelope, Feed, Outcome, Recipient, Transport};
+use pillarbox_queue::{Body, Delivery, Destination, Envelope, Feed, Outcome, Recipient, Transport};
 use pillarbox_smtp::{EnhancedCode, Mailbox, Reply};
 
 use crate::delivery::{Batch, Job, Plan};
 use crate::hooks::Hooks;
+use crate::lmtp::{Client, backend_for};
 use crate::maildir::MailRoot;
+use crate::quota::QuotaCheck;
 use crate::settings::Settings;
+use crate::way::Way;
+use crate::ways::Ways;
 
 /// Deliveries stored by one visit to the blocking pool.
 const BATCH: usize = 64;
+/// Connections to one LMTP server at once.
+const LMTP_CONNECTIONS: usize = 8;
 
 /// The destination of everything stored in our own Maildirs.
 pub const MAILDIR: &str = "maildir";
 
+/// A user as the directory answered.
+pub(crate) type Found = Result<Option<Arc<UserRecord>>, DirectoryError>;
+
 /// The deliverer for mailboxes.
+///
+/// Everything for Maildirs is one destination, served by as many runs as there are cores, each taking batches: a message waits for nobody's mailbox but its own, and
+/// names carry the time of acceptance, so that the order in which two runs store does not show.
 pub struct MailboxTransport {
-    settings: ArcSwap<Settings>,
+    settings: Arc<ArcSwap<Settings>>,
     root: Arc<MailRoot>,
+    ways: Arc<Ways>,
     directory: Arc<dyn Directory>,
     hooks: Hooks,
+    maildir: Destination,
 }
 
 impl MailboxTransport {
-    /// Opens the mail folder (creating it, mode 0700, when it is missing).
+    /// Opens the mail folder (creating it, mode 0700, when it is missing), reads which way each domain's mail goes, and follows changes of that.
     ///
     /// # Errors
     /// When the mail folder can be neither created nor opened.
-    pub fn new(config: &Config, directory: Arc<dyn Directory>, hooks: Hooks) -> io::Result<Arc<Self>> {
+    pub async fn new(config: &Config, directory: Arc<dyn Directory>, hooks: Hooks) -> io::Result<Arc<Self>> {
         let root = Arc::new(MailRoot::open(&config.paths.mail)?);
-        Ok(Arc::new(Self { settings: ArcSwap::from_pointee(Settings::new(config)), root, directory, hooks }))
+        let settings = Arc::new(ArcSwap::from_pointee(Settings::new(config)));
+        let ways = Ways::follow(Arc::clone(&directory)).await;
+        Ok(Arc::new(Self { settings, root, ways, directory, hooks, maildir: Destination(MAILDIR.into()) }))
     }
 
     /// Takes a new configuration over; deliveries under way end by the old one. The mail folder stays where it was.
@@ -49,12 +65,43 @@ impl MailboxTransport {
         &self.root
     }
 
+    /// Answers about quotas, for the RCPT door and for `user show`.
+    pub fn quota(&self) -> QuotaCheck {
+        QuotaCheck::new(Arc::clone(&self.root), Arc::clone(&self.settings))
+    }
+
+    /// Whether everything stored can still be made durable. False after a failed sync: nothing is forgotten by the queue from then on, and a restart is needed.
+    pub fn is_healthy(&self) -> bool {
+        !self.root.devices().failed()
+    }
+
+    /// The way that an address's mail takes: what its domain says, else what the configuration says for the domain, else for all.
+    pub fn way(&self, address: &Mailbox) -> Arc<Way> {
+        self.ways.of(&address.domain).unwrap_or_else(|| {
+            let settings = self.settings.load();
+            Arc::clone(settings.deliver_to_domains.get(&address.domain).unwrap_or(&settings.deliver_to))
+        })
+    }
+
     /// Looks every user of a batch up once.
-    async fn users(&self, mut wanted: Vec<Mailbox>) -> HashMap<Mailbox, Result<Option<Arc<UserRecord>>, DirectoryError>> {
+    pub(crate) async fn users(&self, mut wanted: Vec<Mailbox>) -> HashMap<Mailbox, Found> {
         wanted.sort_unstable();
         wanted.dedup();
         let found = futures::future::join_all(wanted.iter().map(|address| self.directory.user(address))).await;
         wanted.into_iter().zip(found.into_iter().map(|found| found.map(|user| user.map(Arc::new)))).collect()
+    }
+
+    /// What is decided already about mail for a user who is suspended.
+    pub(crate) fn suspension(&self, user: Option<&Found>) -> Option<Outcome> {
+        match user {
+            Some(Ok(Some(user))) if user.suspended => Some(suspended(&self.settings.load())),
+            _ => None,
+        }
+    }
+
+    /// Hears of each recipient whose mailbox took a message.
+    pub(crate) async fn stored(&self, envelope: &Envelope, body: &Body, recipient: &Recipient, user: &Arc<UserRecord>) {
+        _ = (envelope, body, recipient, user);
     }
 
     async fn run_maildir(&self, mut feed: Feed) {
@@ -65,9 +112,9 @@ impl MailboxTransport {
                 .into_iter()
                 .map(|delivery| Job { plans: delivery.recipients().map(|r| plan(&settings, r, &users)).collect(), delivery })
                 .collect();
-            let root = Arc::clone(&self.root);
+            let (root, now) = (Arc::clone(&self.root), (self.hooks.now)());
             let stored = tokio::task::spawn_blocking(move || {
-                let mut batch = Batch::new(&root, &settings);
+                let mut batch = Batch::new(&root, &settings, now);
                 for job in jobs {
                     batch.serve(job, |_, _, _| {});
                 }
@@ -79,43 +126,73 @@ impl MailboxTransport {
             }
         }
     }
+
+    async fn run_lmtp(&self, destination: &Destination, mut feed: Feed) {
+        let Some(Way::Lmtp(backends)) = Way::new(&destination.0) else {
+            tracing::error!(%destination, "no way of delivery has this name");
+            return;
+        };
+        let Some(backend) = backends.first() else { return };
+        let settings = self.settings.load_full();
+        let client = Client {
+            backend,
+            hostname: &settings.hostname,
+            delimiter: &settings.delimiter,
+            patience: self.hooks.lmtp_patience,
+            transport: self,
+        };
+        client.run(&mut feed).await;
+    }
 }
 
 fn addresses(batch: &[Delivery]) -> Vec<Mailbox> {
     batch.iter().flat_map(|delivery| delivery.recipients().map(|r| r.address.clone())).collect()
 }
 
-fn plan(settings: &Settings, recipient: &Recipient, users: &HashMap<Mailbox, Result<Option<Arc<UserRecord>>, DirectoryError>>) -> Plan {
+fn suspended(settings: &Settings) -> Outcome {
+    if settings.hold_suspended {
+        Outcome::Deferred { reply: Reply::new(450, EnhancedCode(4, 2, 1), "The mailbox is suspended; mail waits for it") }
+    } else {
+        Outcome::Failed { reply: Reply::new(550, EnhancedCode(5, 2, 1), "The mailbox is suspended and takes no mail") }
+    }
+}
+
+fn plan(settings: &Settings, recipient: &Recipient, users: &HashMap<Mailbox, Found>) -> Plan {
+    let deferred = |text: &str| Outcome::Deferred { reply: Reply::new(451, EnhancedCode(4, 3, 0), text) };
     Plan::Done(match users.get(&recipient.address) {
-        Some(Ok(Some(user))) if !user.suspended => return Plan::Store(Arc::clone(user)),
-        Some(Ok(Some(_))) if settings.hold_suspended => {
-            Outcome::Deferred { reply: Reply::new(450, EnhancedCode(4, 2, 1), "The mailbox is suspended; mail waits for it") }
-        }
-        Some(Ok(Some(_))) => {
-            Outcome::Failed { reply: Reply::new(550, EnhancedCode(5, 2, 1), "The mailbox is suspended and takes no mail") }
-        }
+        Some(Ok(Some(user))) if user.suspended => suspended(settings),
+        Some(Ok(Some(user))) => return Plan::Store(Arc::clone(user)),
         Some(Ok(None)) => Outcome::Failed { reply: Reply::new(550, EnhancedCode(5, 1, 1), "No such user here any more") },
         Some(Err(error)) => {
             tracing::warn!(to = %recipient.address, %error, "a user could not be looked up");
-            Outcome::Deferred { reply: Reply::new(451, EnhancedCode(4, 3, 0), "The directory of users cannot be read at the moment") }
+            deferred("The directory of users cannot be read at the moment")
         }
-        None => Outcome::Deferred { reply: Reply::new(451, EnhancedCode(4, 3, 0), "The user was not looked up") },
+        None => deferred("The user was not looked up"),
     })
 }
 
 #[async_trait::async_trait]
 impl Transport for MailboxTransport {
-    fn destination(&self, _envelope: &Envelope, _recipient: &Recipient) -> Destination {
-        Destination(MAILDIR.into())
+    fn destination(&self, _envelope: &Envelope, recipient: &Recipient) -> Destination {
+        match &*self.way(&recipient.address) {
+            Way::Maildir => self.maildir.clone(),
+            Way::Lmtp(backends) => match backend_for(backends, &recipient.address) {
+                Some(backend) => backend.destination(),
+                None => self.maildir.clone(),
+            },
+        }
     }
 
-    fn concurrency(&self, _destination: &Destination) -> usize {
-        std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
+    fn concurrency(&self, destination: &Destination) -> usize {
+        if destination == &self.maildir {
+            std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
+        } else {
+            LMTP_CONNECTIONS
+        }
     }
 
     async fn run(&self, destination: Destination, feed: Feed) {
-        _ = destination;
-        self.run_maildir(feed).await;
+        if destination == self.maildir { self.run_maildir(feed).await } else { self.run_lmtp(&destination, feed).await }
     }
 
     async fn sync(&self) -> io::Result<()> {

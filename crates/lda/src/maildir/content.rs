@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use pillarbox_message::lines::{self, CrlfToLf};
 use pillarbox_smtp::{Mailbox, ReversePath};
 
 use super::name::Sizes;
@@ -14,75 +15,42 @@ pub fn delivery_header(from: &ReversePath, recipient: &Mailbox) -> Vec<u8> {
 /// Turns CRLF into LF, piece by piece, and counts both sizes. A CR that no LF follows and an LF that no CR precedes stay as they are.
 #[derive(Debug, Default, Clone)]
 pub struct LfConverter {
-    pending_cr: bool,
+    lines: CrlfToLf,
+    /// Counts what is stored, not what came: readers see the stored octets.
+    virtual_size: lines::Sizes,
+    stored: u64,
     last: u8,
-    sizes: Sizes,
 }
 
 impl LfConverter {
     /// Counts octets that are stored as they are (the header fields above).
     pub fn count(&mut self, stored: &[u8]) {
         let Some(&last) = stored.last() else { return };
-        let mut before = self.last;
-        let mut bare = 0;
-        let mut from = 0;
-        for at in memchr::memchr_iter(b'\n', stored) {
-            if at > from {
-                before = stored.get(at.wrapping_sub(1)).copied().unwrap_or(0);
-            }
-            bare += u64::from(before != b'\r');
-            before = b'\n';
-            from = at + 1;
-        }
-        self.sizes.stored = self.sizes.stored.saturating_add(stored.len() as u64);
-        self.sizes.virtual_size = self.sizes.virtual_size.saturating_add(stored.len() as u64).saturating_add(bare);
+        self.virtual_size.push(stored);
+        self.stored = self.stored.saturating_add(stored.len() as u64);
         self.last = last;
     }
 
     /// Converts the next piece into `out`.
     pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
-        let Some(&first) = input.first() else { return };
-        out.reserve(input.len() + 1);
-        if self.pending_cr && first != b'\n' {
-            out.push(b'\r');
-        }
-        self.pending_cr = false;
-        let mut from = 0;
-        for at in memchr::memchr_iter(b'\n', input) {
-            let cr = at > from && input.get(at - 1) == Some(&b'\r');
-            out.extend_from_slice(input.get(from..at - usize::from(cr)).unwrap_or_default());
-            from = at;
-        }
-        let tail = input.get(from..).unwrap_or_default();
-        match tail.strip_suffix(b"\r") {
-            Some(rest) => {
-                out.extend_from_slice(rest);
-                self.pending_cr = true;
-            }
-            None => out.extend_from_slice(tail),
-        }
-        let stored = out.get(start..).unwrap_or_default();
-        self.count(stored);
+        self.lines.push(input, out);
+        self.count(out.get(start..).unwrap_or_default());
     }
 
     /// Writes what is still held back, and a last line end where the message has none: a stored message ends with one.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         let start = out.len();
-        if self.pending_cr {
-            out.push(b'\r');
-            self.pending_cr = false;
-        }
+        self.lines.finish(out);
         if out.last().copied().unwrap_or(self.last) != b'\n' {
             out.push(b'\n');
         }
-        let stored = out.get(start..).unwrap_or_default();
-        self.count(stored);
+        self.count(out.get(start..).unwrap_or_default());
     }
 
     /// Sizes so far.
     pub fn sizes(&self) -> Sizes {
-        self.sizes
+        Sizes { stored: self.stored, virtual_size: self.virtual_size.on_the_wire() }
     }
 }
 

@@ -96,7 +96,7 @@ mod tests {
             (".hidden", "=2Ehidden"),
             ("a b:c", "a=20b=3Ac"),
             ("`id`", "=60id=60"),
-            ("\u{202e}txt", "=E2=80=AEtxt"),
+            ("a☃", "a=E2=98=83"),
         ] {
             assert_eq!(component(text), name, "{text}");
         }

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use super::device::{Device, Devices};
 use super::error::StoreError;
 use super::path::maildir_path;
+use crate::quota::maildirsize::Kept;
 
 /// Maildirs kept open; each takes three descriptors.
 const KEPT_OPEN: usize = 256;
@@ -32,7 +33,7 @@ pub struct MailRoot {
     path: PathBuf,
     fd: OwnedFd,
     devices: Devices,
-    open: Mutex<Kept>,
+    open: Mutex<OpenMaildirs>,
 }
 
 /// One Maildir, the inbox's or a folder's, with its directories open.
@@ -48,8 +49,8 @@ pub struct MaildirHandle {
     pub device: Arc<Device>,
     /// Device and inode of `base`.
     identity: (u64, u64),
-    /// Held while a quota is read, used and written, so that two threads do not count past each other.
-    pub(crate) quota: Mutex<()>,
+    /// What `maildirsize` said; locked while a quota is read, used and written, so that two threads do not count past each other.
+    pub(crate) quota: Mutex<Kept>,
 }
 
 /// What to do about a Maildir that is not there.
@@ -62,7 +63,7 @@ pub enum Missing {
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct OpenMaildirs {
     handles: HashMap<PathBuf, (Arc<MaildirHandle>, u64)>,
     clock: u64,
 }
@@ -142,7 +143,7 @@ impl MailRoot {
         self.forget(&path);
         let opened = match self.open_maildir(&path, missing) {
             Err(e) if matches!(e.raw(), Some(Errno::MFILE | Errno::NFILE)) => {
-                *self.open.lock() = Kept::default();
+                *self.open.lock() = OpenMaildirs::default();
                 self.open_maildir(&path, missing)?
             }
             other => other?,
@@ -176,7 +177,7 @@ impl MailRoot {
         };
         let seen = fstat(&base).map_err(|errno| StoreError::errno("examining", path.display().to_string(), errno))?;
         let identity = (seen.st_dev, seen.st_ino);
-        Ok(Some(MaildirHandle { path: path.to_owned(), base, tmp, new, device, identity, quota: Mutex::new(()) }))
+        Ok(Some(MaildirHandle { path: path.to_owned(), base, tmp, new, device, identity, quota: Mutex::default() }))
     }
 
     /// Walks down from the mail folder, one component at a time.
@@ -251,7 +252,7 @@ impl MaildirHandle {
     }
 }
 
-impl Kept {
+impl OpenMaildirs {
     fn get(&mut self, path: &Path) -> Option<Arc<MaildirHandle>> {
         self.clock += 1;
         let (handle, used) = self.handles.get_mut(path)?;
