@@ -4,14 +4,17 @@
 
 pub mod admin;
 pub mod api;
+pub mod client;
 pub mod daemon;
 pub mod error;
 pub mod eventlog;
 mod peer;
 mod routes;
 pub mod server;
+mod usage;
 
 pub use admin::Admin;
+pub use client::{Client, ClientError, escaped};
 pub use daemon::DaemonInfo;
 pub use error::{ApiError, ApiResult, Kind};
 pub use routes::router;

@@ -1,13 +1,18 @@
 //! The routes of the API, one file a noun.
 
+mod aliases;
 mod domains;
 mod input;
+mod route;
+mod secrets;
 mod status;
+mod users;
+mod vacation;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 
 use crate::admin::Admin;
 use crate::error::ApiError;
@@ -17,6 +22,15 @@ pub fn router(admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/v1/domains", get(domains::list).post(domains::add))
         .route("/v1/domains/{name}", get(domains::show).delete(domains::remove))
+        .route("/v1/users", get(users::list).post(users::add))
+        .route("/v1/users/{address}", get(users::show).patch(users::change).delete(users::remove))
+        .route("/v1/users/{address}/password", put(users::password))
+        .route("/v1/aliases", get(aliases::list).post(aliases::add))
+        .route("/v1/aliases/{address}", get(aliases::show).delete(aliases::remove))
+        .route("/v1/app-passwords/{address}", get(secrets::list).post(secrets::add))
+        .route("/v1/app-passwords/{address}/{label}", delete(secrets::revoke))
+        .route("/v1/vacation/{address}", get(vacation::show).put(vacation::set).delete(vacation::clear))
+        .route("/v1/route/{address}", get(route::route))
         .route("/v1/status", get(status::status))
         .route("/v1/reload", post(status::reload))
         .fallback(|uri: axum::http::Uri| async move { ApiError::not_found(format!("there is no {}", input::shown(uri.path()))) })
