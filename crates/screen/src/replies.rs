@@ -68,6 +68,11 @@ pub fn dmarc(domain: &str) -> Reply {
     )
 }
 
+/// More than one From field (RFC 5322 §3.6): nobody can say who the author is.
+pub fn several_from_fields() -> Reply {
+    Reply::new(550, EnhancedCode(5, 6, 0), "The message has more than one From field (RFC 5322 section 3.6), so its author is in doubt")
+}
+
 /// The score is over `screen.reject_score`.
 pub fn score() -> Reply {
     Reply::new(550, EnhancedCode(5, 7, 1), "The message looks like spam and is not accepted here")

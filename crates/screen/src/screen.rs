@@ -10,7 +10,9 @@ use crate::access::{AccessList, BadEntry};
 use crate::dns::{Dns, DnsSetupError};
 use crate::dnsbl::{BadZone, DnsLists};
 use crate::facts::SessionFacts;
+use crate::milter::{BadAddress, Settings};
 use crate::rates::ClientRate;
+use crate::reports::Collector;
 use crate::session::ScreenSession;
 
 /// Why a configuration cannot be screened by.
@@ -25,6 +27,9 @@ pub enum ScreenError {
     /// A zone of `screen.dnsbl`.
     #[error(transparent)]
     Zone(#[from] BadZone),
+    /// A filter of `screen.milter`.
+    #[error(transparent)]
+    Milter(#[from] BadAddress),
     /// The name servers.
     #[error(transparent)]
     Dns(#[from] DnsSetupError),
@@ -32,6 +37,8 @@ pub enum ScreenError {
 
 /// Messages judged at once; more wait their turn.
 const AT_ONCE: usize = 64;
+/// DMARC reports unpacked at once; more are delivered without being read.
+const REPORTS_AT_ONCE: usize = 2;
 
 /// Judges mail from outside. Made at start and at each reload; sessions keep the one they began with.
 pub struct Screen {
@@ -42,10 +49,15 @@ pub struct Screen {
     pub(crate) allow: AccessList,
     pub(crate) deny: AccessList,
     pub(crate) lists: DnsLists,
+    pub(crate) milters: Vec<Settings>,
+    /// Filters see mail of our own users too.
+    pub(crate) milter_submission: bool,
     pub(crate) connections: ClientRate,
     pub(crate) messages: ClientRate,
     pub(crate) recipients: ClientRate,
     pub(crate) judging: Semaphore,
+    pub(crate) reading_reports: Arc<Semaphore>,
+    pub(crate) reports: Option<Collector>,
 }
 
 impl Screen {
@@ -57,10 +69,14 @@ impl Screen {
             allow: AccessList::new(&screen.allow).map_err(ScreenError::Allow)?,
             deny: AccessList::new(&screen.deny).map_err(ScreenError::Deny)?,
             lists: DnsLists::new(&screen.dnsbl)?,
+            milters: screen.milter.iter().map(Settings::new).collect::<Result<_, _>>()?,
+            milter_submission: config.submission.milter,
             connections: ClientRate::new(screen.connection_rate),
             messages: ClientRate::new(screen.message_rate),
             recipients: ClientRate::new(screen.recipient_rate),
             judging: Semaphore::new(AT_ONCE),
+            reading_reports: Arc::new(Semaphore::new(REPORTS_AT_ONCE)),
+            reports: screen.dmarc_reports.then(|| Collector::new(directory.clone())),
             config: screen,
             directory,
             dns,

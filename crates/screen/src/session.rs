@@ -6,35 +6,61 @@ use bytes::Bytes;
 use pillarbox_smtp::{MailParams, Mailbox, Reply, ReversePath};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::auth::{AuthResult, SpfCheck, check_spf};
 use crate::dnsbl::Listings;
 use crate::facts::SessionFacts;
+use crate::judge::Case;
+use crate::milter::{Chain, Refusal};
 use crate::screen::Screen;
-use crate::verdict::Verdict;
-use crate::{replies, sender};
+use crate::verdict::{Action, Verdict};
+use crate::{replies, reports, sender};
 
 /// Screens one connection. Asked in the order of the protocol: `connect`, `helo`, then for each message `mail`, `rcpt` for each
 /// recipient that the directory knows, and `judge`; `reset` where a transaction ends without `judge`, `quit` at the end.
 ///
-/// A client that logged in is not judged.
+/// A client that logged in is not judged, nor is one from a network on the allow list.
 pub struct ScreenSession {
     screen: Arc<Screen>,
     facts: SessionFacts,
     /// A network on the allow list: never judged.
     allowed: bool,
-    listings: Lists,
+    listings: Pending<Listings>,
+    spf: Pending<Option<SpfCheck>>,
+    filters: Chain,
+    /// A filter wants the message dropped, and said so before its end.
+    discard: bool,
 }
 
-/// Answers of the block lists, asked for while the client says hello.
-enum Lists {
-    None,
-    Asked(AbortOnDropHandle<Listings>),
-    Known(Listings),
+/// An answer that is fetched while the client talks.
+enum Pending<T> {
+    Asked(AbortOnDropHandle<T>),
+    Known(T),
+}
+
+impl<T: Default + Send + 'static> Pending<T> {
+    fn ask(work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self::Asked(AbortOnDropHandle::new(tokio::spawn(work)))
+    }
+
+    /// Waits for the answer; what cannot be had is nothing.
+    async fn get(&mut self) -> &mut T {
+        if let Self::Asked(task) = self {
+            *self = Self::Known(task.await.unwrap_or_default());
+        }
+        loop {
+            match self {
+                Self::Known(answer) => return answer,
+                Self::Asked(_) => *self = Self::Known(T::default()),
+            }
+        }
+    }
 }
 
 impl ScreenSession {
     pub(crate) fn new(screen: Arc<Screen>, facts: SessionFacts) -> Self {
         let allowed = screen.allow.has_client(facts.client);
-        Self { screen, facts, allowed, listings: Lists::None }
+        let filters = Chain::new(&screen.hostname, &screen.milters);
+        Self { screen, facts, allowed, listings: Pending::Known(Listings::default()), spf: Pending::Known(None), filters, discard: false }
     }
 
     /// What is known of the client.
@@ -53,15 +79,14 @@ impl ScreenSession {
             return Ok(());
         }
         if self.screen.deny.has_client(self.facts.client) {
-            return Err(replies::client_denied(self.facts.client));
+            return Err(refused("deny", replies::client_denied(self.facts.client)));
         }
         if !self.screen.connections.take(self.facts.client) {
-            return Err(replies::connection_rate());
+            return Err(refused("connection_rate", replies::connection_rate()));
         }
         if self.screen.lists.concerns(self.facts.client) {
             let (screen, client) = (self.screen.clone(), self.facts.client);
-            self.listings =
-                Lists::Asked(AbortOnDropHandle::new(tokio::spawn(async move { screen.lists.check(&screen.dns, client).await })));
+            self.listings = Pending::ask(async move { screen.lists.check(&screen.dns, client).await });
         }
         Ok(())
     }
@@ -69,81 +94,165 @@ impl ScreenSession {
     /// At HELO or EHLO.
     pub async fn helo(&mut self, name: &str) -> Result<(), Reply> {
         self.facts.helo = name.to_owned();
+        // Filters learn the name anew, with what TLS told meanwhile.
+        self.filters.quit().await;
         if self.judged() && self.screen.deny.has_domain(name) {
-            return Err(replies::helo_denied());
+            return Err(refused("deny", replies::helo_denied()));
         }
         Ok(())
     }
 
-    /// At MAIL: deny list, rate, and whether the sender's domain exists. `queue_id` names the transaction to milters and in the log.
+    /// At MAIL: deny list, rate, whether the sender's domain exists, filters; SPF is asked in the background. `queue_id` names the
+    /// transaction to filters and in the log.
     pub async fn mail(&mut self, queue_id: &str, from: &ReversePath, params: &MailParams) -> Result<(), Reply> {
         self.facts.queue_id = queue_id.to_owned();
-        let _ = params;
-        if !self.judged() {
-            return Ok(());
+        self.discard = false;
+        self.spf = Pending::Known(None);
+        if self.judged() {
+            self.mail_rules(from).await?;
         }
-        if !self.screen.messages.take(self.facts.client) {
-            return Err(replies::message_rate());
-        }
-        if let Some(mailbox) = from.mailbox() {
-            if self.screen.deny.has_sender(mailbox) {
-                return Err(replies::sender_denied());
-            }
-            let ours = matches!(self.screen.directory.domain(&mailbox.domain).await, Ok(Some(_)));
-            if !ours && !self.screen.allow.has_sender(mailbox) {
-                sender::check(&self.screen.dns, &mailbox.domain).await?;
-            }
+        if self.filtered() {
+            let answer = self.filters.mail(&self.facts, from, params).await;
+            self.heed(answer)?;
         }
         Ok(())
     }
 
-    /// At RCPT, once the directory knows the recipient: rate and block lists.
+    async fn mail_rules(&mut self, from: &ReversePath) -> Result<(), Reply> {
+        let screen = &self.screen;
+        if !screen.messages.take(self.facts.client) {
+            return Err(refused("message_rate", replies::message_rate()));
+        }
+        if let Some(mailbox) = from.mailbox() {
+            if screen.deny.has_sender(mailbox) {
+                return Err(refused("deny", replies::sender_denied()));
+            }
+            let ours = matches!(screen.directory.domain(&mailbox.domain).await, Ok(Some(_)));
+            if !ours && !screen.allow.has_sender(mailbox) {
+                sender::check(&screen.dns, &mailbox.domain).await.map_err(|reply| refused("sender_domain", reply))?;
+            }
+        }
+        if screen.config.spf {
+            let (screen, client, helo, from) = (screen.clone(), self.facts.client, self.facts.helo.clone(), from.clone());
+            self.spf = Pending::ask(async move { Some(check_spf(&screen.dns, client, &helo, &from, &screen.hostname).await) });
+        }
+        Ok(())
+    }
+
+    /// At RCPT, once the directory knows the recipient: rate, block lists, filters. `postmaster` and `abuse` are reached from listed
+    /// addresses too, so that a listing can be talked about.
     pub async fn rcpt(&mut self, from: &ReversePath, rcpt: &Mailbox) -> Result<(), Reply> {
-        let _ = (from, rcpt);
-        if !self.judged() {
-            return Ok(());
+        if self.judged() {
+            if !self.screen.recipients.take(self.facts.client) {
+                return Err(refused("recipient_rate", replies::recipient_rate()));
+            }
+            let client = self.facts.client;
+            if let Some(listing) = self.listings.get().await.reject.clone()
+                && !matches!(rcpt.local.key().as_str(), "postmaster" | "abuse")
+                && !self.vouched_for(from).await
+            {
+                return Err(refused("dnsbl", replies::listed(client, &listing.zone, listing.text.as_deref())));
+            }
         }
-        if !self.screen.recipients.take(self.facts.client) {
-            return Err(replies::recipient_rate());
-        }
-        let client = self.facts.client;
-        if let Some(listing) = &self.listings().await.reject {
-            return Err(replies::listed(client, &listing.zone, listing.text.as_deref()));
+        if self.filtered() {
+            let answer = self.filters.rcpt(&self.facts, rcpt).await;
+            self.heed(answer)?;
         }
         Ok(())
     }
 
     /// At the end of DATA: the verdict. `rcpts` are the recipients that were accepted.
     pub async fn judge(&mut self, from: &ReversePath, rcpts: &[Mailbox], message: Bytes) -> Verdict {
-        let _ = (from, rcpts, message);
-        let Ok(_turn) = self.screen.judging.acquire().await else { return Verdict::accept() };
-        Verdict::accept()
+        let screen = self.screen.clone();
+        let Ok(_turn) = screen.judging.acquire().await else { return crate::judge::unavailable() };
+        let case = Case { screen: &screen, facts: &self.facts, from, rcpts, message };
+        let mut verdict = if !self.allowed && self.facts.user.is_none() {
+            let spf = self.spf.get().await.take();
+            let listings = self.listings.get().await;
+            case.judge(listings, spf).await
+        } else {
+            case.unjudged()
+        };
+        if self.discard {
+            verdict.why.push("a milter discards the message".to_owned());
+            verdict.action = Action::Discard;
+        } else if self.facts.user.is_none() || screen.milter_submission {
+            case.filter(&mut self.filters, &mut verdict).await;
+        }
+        if !self.allowed && self.facts.user.is_none() {
+            case.explain(&mut verdict);
+        }
+        let word = match &verdict.action {
+            Action::Accept => "accept",
+            Action::Junk => "junk",
+            Action::Reject(_) => "reject",
+            Action::Defer(_) => "defer",
+            Action::Discard => "discard",
+        };
+        metrics::counter!("pillarbox_screen_verdicts_total", "action" => word).increment(1);
+        if verdict.action == Action::Accept && verdict.dmarc == Some("pass") && reports::looks_like_report(&case.message) {
+            read_report(&screen, case.message.clone());
+        }
+        self.reset().await;
+        verdict
     }
 
-    /// The transaction ended: RSET, a new HELO, or an aborted DATA.
+    /// The transaction ended: RSET, or an aborted DATA.
     pub async fn reset(&mut self) {
+        self.discard = false;
         self.facts.queue_id.clear();
+        self.filters.reset().await;
     }
 
     /// The connection ends.
-    pub async fn quit(self) {}
+    pub async fn quit(mut self) {
+        self.filters.quit().await;
+    }
 
     /// Whether this client's mail is judged at all.
     fn judged(&self) -> bool {
         !self.allowed && self.facts.user.is_none()
     }
 
-    async fn listings(&mut self) -> &Listings {
-        if let Lists::Asked(task) = &mut self.listings {
-            let listings = task.await.unwrap_or_default();
-            self.listings = Lists::Known(listings);
-        }
-        match &self.listings {
-            Lists::Known(listings) => listings,
-            _ => {
-                static NONE: Listings = Listings { allowed: None, reject: None, scored: Vec::new() };
-                &NONE
+    /// Whether filters see it.
+    fn filtered(&self) -> bool {
+        !self.filters.is_empty() && !self.allowed && (self.facts.user.is_none() || self.screen.milter_submission)
+    }
+
+    /// Whether the sender is on the allow list, and SPF does not say that someone else speaks in its name.
+    async fn vouched_for(&mut self, from: &ReversePath) -> bool {
+        let listed = from.mailbox().is_some_and(|mailbox| self.screen.allow.has_sender(mailbox));
+        listed && !self.spf.get().await.as_ref().is_some_and(|spf| matches!(spf.result, AuthResult::Fail | AuthResult::SoftFail))
+    }
+
+    fn heed(&mut self, answer: Result<(), Refusal>) -> Result<(), Reply> {
+        match answer {
+            Ok(()) => Ok(()),
+            Err(Refusal::Reply(reply)) => Err(refused("milter", reply)),
+            Err(Refusal::Discard) => {
+                self.discard = true;
+                Ok(())
             }
         }
     }
+}
+
+/// Counts a refusal by its rule.
+fn refused(rule: &'static str, reply: Reply) -> Reply {
+    metrics::counter!("pillarbox_screen_refusals_total", "rule" => rule).increment(1);
+    reply
+}
+
+/// Reads an aggregate report beside its delivery, unless others are being read.
+fn read_report(screen: &Arc<Screen>, message: Bytes) {
+    let Ok(turn) = screen.reading_reports.clone().try_acquire_owned() else { return };
+    let directory = screen.directory.clone();
+    tokio::spawn(async move {
+        match reports::receive(directory.as_ref(), message).await {
+            Ok(Some(report)) => tracing::info!(domain = report.domain, messages = report.messages, "a DMARC report was kept"),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "a message that calls itself a DMARC report is none"),
+        }
+        drop(turn);
+    });
 }

@@ -120,6 +120,10 @@ mod tests {
 
     const ORIGINAL: &[u8] = b"A: 1\r\nB: 2\r\nC: 3\r\n\r\nbody\r\n";
 
+    fn first(octets: usize) -> Vec<Range<usize>> {
+        std::iter::once(0..octets).collect()
+    }
+
     #[test]
     fn removed_fields_are_left_out_and_new_ones_come_first() {
         let verdict = Verdict { prepend: b"N: 0\r\n".to_vec(), remove: vec![0..6, 12..18], body_offset: 20, ..Verdict::accept() };
@@ -128,9 +132,9 @@ mod tests {
 
     #[test]
     fn a_milters_header_and_body_stand_for_the_original_ones() {
-        let header = Verdict { header: Some(b"X: 1\r\n\r\n".to_vec()), remove: vec![0..6], body_offset: 20, ..Verdict::accept() };
+        let header = Verdict { header: Some(b"X: 1\r\n\r\n".to_vec()), remove: first(6), body_offset: 20, ..Verdict::accept() };
         assert_eq!(header.pieces(ORIGINAL).concat(), b"X: 1\r\n\r\nbody\r\n");
-        let body = Verdict { body: Some(b"new\r\n".to_vec()), remove: vec![0..6], body_offset: 20, ..Verdict::accept() };
+        let body = Verdict { body: Some(b"new\r\n".to_vec()), remove: first(6), body_offset: 20, ..Verdict::accept() };
         assert_eq!(body.pieces(ORIGINAL).concat(), b"B: 2\r\nC: 3\r\n\r\nnew\r\n");
         let both =
             Verdict { header: Some(b"X: 1\r\n\r\n".to_vec()), body: Some(b"new\r\n".to_vec()), body_offset: 20, ..Verdict::accept() };

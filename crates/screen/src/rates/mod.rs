@@ -11,6 +11,7 @@ use pillarbox_config::Rate;
 use quick_cache::sync::Cache;
 
 pub use user::UserRates;
+pub(crate) use user::is_correspondent;
 
 /// Clients remembered a limit; those seen least are forgotten first, so that a flood of addresses costs a few MiB and not all memory.
 const REMEMBERED: usize = 65_536;

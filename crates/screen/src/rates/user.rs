@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pillarbox_config::{Rate, Submission};
+use pillarbox_config::{Config, Rate};
 use pillarbox_directory::{Directory, DirectoryError};
 use pillarbox_smtp::{Mailbox, Reply};
+use quick_cache::sync::Cache;
 
 use crate::facts::{Notice, Notify};
 use crate::replies;
@@ -25,12 +26,19 @@ pub struct UserRates {
     rate: Rate,
     new_recipients: Rate,
     notify: Option<Notify>,
+    /// Pairs noted lately, where greylisting wants correspondents to be known: saves most of the writes.
+    noted: Option<Cache<Vec<u8>, ()>>,
 }
+
+/// Pairs kept in `noted`.
+const NOTED: usize = 4_096;
 
 impl UserRates {
     /// Limits from `[submission]`; `notify` hears once a period of each user that reaches one.
-    pub fn new(config: &Submission, directory: Arc<dyn Directory>, notify: Option<Notify>) -> Self {
-        Self { directory, rate: config.rate_per_user, new_recipients: config.new_recipients_per_user, notify }
+    pub fn new(config: &Config, directory: Arc<dyn Directory>, notify: Option<Notify>) -> Self {
+        let (rate, new_recipients) = (config.submission.rate_per_user, config.submission.new_recipients_per_user);
+        let noted = config.screen.greylist.then(|| Cache::new(NOTED));
+        Self { directory, rate, new_recipients, notify, noted }
     }
 
     /// Counts one recipient of a message that `user` submits. Asked at RCPT; `Err` is the 450 to give.
@@ -55,8 +63,11 @@ impl UserRates {
                 return Ok(Err(replies::user_rate(user, &self.rate.to_string())));
             }
         }
-        if self.new_recipients.is_limited() && rcpt.domain != user.domain {
-            let pair = correspondence(user, rcpt);
+        if rcpt.domain == user.domain {
+            return Ok(Ok(()));
+        }
+        let pair = correspondence(user, rcpt);
+        if self.new_recipients.is_limited() {
             if self.directory.state_put_new(CORRESPONDENTS, &pair, &[], REMEMBER).await? {
                 let new = self.directory.state_add(NEW, key.as_bytes(), 1, self.new_recipients.period).await?;
                 if new > u64::from(self.new_recipients.count) {
@@ -66,6 +77,11 @@ impl UserRates {
                     return Ok(Err(replies::user_new_recipients(user, &self.new_recipients.to_string())));
                 }
             }
+        } else if let Some(noted) = &self.noted
+            && noted.get(&pair).is_none()
+        {
+            self.directory.state_put(CORRESPONDENTS, &pair, &[], REMEMBER).await?;
+            noted.insert(pair, ());
         }
         Ok(Ok(()))
     }
@@ -80,11 +96,6 @@ impl UserRates {
             }
         }
     }
-}
-
-/// Remembers that `user` wrote to `rcpt`, so that answers from there are not greylisted.
-pub(crate) async fn remember_correspondent(directory: &dyn Directory, user: &Mailbox, rcpt: &Mailbox) -> Result<(), DirectoryError> {
-    directory.state_put(CORRESPONDENTS, &correspondence(user, rcpt), &[], REMEMBER).await
 }
 
 /// Whether `user` wrote to `other` before.
