@@ -1,20 +1,23 @@
 //! Storing a batch of deliveries in Maildirs, on a thread that may block.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use pillarbox_directory::UserRecord;
-use pillarbox_queue::{Delivery, Envelope, Outcome, Outcomes, Recipient, Route};
-use pillarbox_smtp::Reply;
+use pillarbox_message::downgrade;
+use pillarbox_queue::{Body, Delivery, Envelope, Outcome, Outcomes, Recipient, Route};
+use pillarbox_smtp::{BodyType, EnhancedCode, Reply, ReversePath};
 use rustix::io::Errno;
 
 use crate::maildir::{
     Content, EarlierWork, FolderName, MailRoot, MaildirHandle, Missing, Place, StoreError, UniqueName, delivery_header, folder,
 };
-use crate::quota::{self, maildirsize::Account};
+use crate::quota::{self, maildirsize::Account, warning};
 use crate::settings::Settings;
 
 /// Bodies up to this many octets are converted in memory, once for all their recipients; larger ones while they are copied.
@@ -33,6 +36,14 @@ pub(crate) struct Job {
     pub(crate) delivery: Delivery,
     /// In the order of `delivery.recipients`.
     pub(crate) plans: Vec<Plan>,
+}
+
+/// What a vacation reply is decided on.
+pub(crate) struct Stored {
+    pub(crate) envelope: Arc<Envelope>,
+    pub(crate) body: Body,
+    pub(crate) recipient: Recipient,
+    pub(crate) user: Arc<UserRecord>,
 }
 
 /// Why a mailbox did not take a message.
@@ -55,6 +66,7 @@ pub(crate) struct Batch<'a> {
     listings: HashMap<PathBuf, EarlierWork>,
     buffer: Vec<u8>,
     now: SystemTime,
+    vacations: Vec<Stored>,
 }
 
 /// User and folder.
@@ -62,28 +74,32 @@ type PathKey = (String, FolderName);
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(root: &'a MailRoot, settings: &'a Settings, now: SystemTime) -> Self {
-        Self { root, settings, now, handles: HashMap::new(), listings: HashMap::new(), buffer: Vec::new() }
+        Self { root, settings, now, handles: HashMap::new(), listings: HashMap::new(), buffer: Vec::new(), vacations: Vec::new() }
     }
 
-    /// Stores one message for its recipients and reports each. `stored` hears of each recipient whose mailbox took it.
-    pub(crate) fn serve(&mut self, job: Job, mut stored: impl FnMut(&Delivery, &Recipient, &Arc<UserRecord>)) {
+    /// The messages stored for users who have a vacation text.
+    pub(crate) fn into_vacations(self) -> Vec<Stored> {
+        self.vacations
+    }
+
+    /// Stores one message for its recipients and reports each.
+    pub(crate) fn serve(&mut self, job: Job) {
         let Job { delivery, plans } = job;
         let mut buffer = std::mem::take(&mut self.buffer);
         let body = &delivery.body;
         let open = || body.reader().map(|reader| reader as Box<dyn Read>);
-        let content = if body.len() <= CONVERT_IN_MEMORY {
-            let octets = match body.in_memory() {
-                Some(octets) => Ok(octets),
-                None => body.read_to_bytes(),
-            };
-            octets.map(|octets| {
-                let sizes = Content::convert(&octets, &mut buffer);
-                Content::Memory { body: &buffer, sizes }
-            })
+        let binary = delivery.envelope.body == BodyType::BinaryMime;
+        let content = if body.len() <= CONVERT_IN_MEMORY || binary {
+            match whole(body, binary) {
+                Ok(octets) => {
+                    let sizes = Content::convert(&octets, &mut buffer);
+                    Ok(Content::Memory { body: &buffer, sizes })
+                }
+                Err(error) => Err(error),
+            }
         } else {
             Ok(Content::Stream(&open))
         };
-        let content = content.map_err(StoreError::Body);
         let mut seen: HashSet<PathKey> = HashSet::new();
         let mut each = Vec::with_capacity(plans.len());
         for (recipient, plan) in delivery.recipients().zip(plans) {
@@ -96,15 +112,17 @@ impl<'a> Batch<'a> {
             };
             let result = match &content {
                 Ok(content) => self.store(&delivery, recipient, &user, content, &mut seen),
-                Err(error) => {
-                    each.push(Outcome::Deferred { reply: error.reply() });
-                    tracing::warn!(id = %delivery.envelope.id, %error, "a queued message cannot be read");
+                Err(unusable) => {
+                    each.push(unusable.clone());
                     continue;
                 }
             };
             each.push(match result {
                 Ok(()) => {
-                    stored(&delivery, recipient, &user);
+                    if user.vacation.is_some() {
+                        let (envelope, body) = (Arc::clone(&delivery.envelope), delivery.body.clone());
+                        self.vacations.push(Stored { envelope, body, recipient: recipient.clone(), user });
+                    }
                     Outcome::Delivered
                 }
                 Err(Refused::Full) => outcome(quota::over_quota(self.settings)),
@@ -181,11 +199,38 @@ impl<'a> Batch<'a> {
             other => other?,
         };
         if let Some(mut account) = account {
-            if let Err(error) = account.add(stored.sizes.stored, 1) {
-                tracing::warn!(to = %recipient.address, %error, "a mailbox's use could not be written; it will be counted anew");
+            let after = before.map_or(0, |before| before.bytes).saturating_add(stored.sizes.stored);
+            let counted = account.add(stored.sizes.stored, 1).and_then(|()| match (limit, before) {
+                (Some(limit), Some(before)) => self.warn(&inbox, &mut account, envelope, recipient, limit, before.bytes, after),
+                _ => Ok(()),
+            });
+            if let Err(error) = counted {
+                tracing::warn!(to = %recipient.address, %error, "a mailbox's use could not be written or warned of");
             }
         }
         Ok(())
+    }
+
+    /// Tells the user, in the mailbox itself, that it is nearly full. Such a message always fits.
+    #[expect(clippy::too_many_arguments, reason = "all of it is already at hand in the one place that calls this")]
+    fn warn(
+        &self,
+        inbox: &MaildirHandle,
+        account: &mut Account<'_>,
+        envelope: &Envelope,
+        recipient: &Recipient,
+        limit: u64,
+        before: u64,
+        after: u64,
+    ) -> Result<(), StoreError> {
+        let Some(mark) = warning::crossed(limit, before, after) else { return Ok(()) };
+        let message = warning::message(&self.settings.hostname, &recipient.address, after, limit, self.now);
+        let mut body = Vec::new();
+        let sizes = Content::convert(&message, &mut body);
+        let name = UniqueName::new(envelope.id, envelope.received, &recipient.address, &format!("\0quota-{mark}"), &self.settings.host);
+        let head = delivery_header(&ReversePath::Null, &recipient.address);
+        let stored = inbox.store(&name, &head, &Content::Memory { body: &body, sizes }, &Place::New, None)?;
+        account.add(stored.sizes.stored, 1)
     }
 
     /// Where the message goes: the junk folder, the folder that the address names if it exists, or the inbox.
@@ -235,6 +280,28 @@ impl<'a> Batch<'a> {
             self.handles.insert(key, Arc::clone(handle));
         }
         Ok(opened)
+    }
+}
+
+/// The whole body, as lines: binary parts (RFC 3030) are encoded, since a Maildir has no way to keep them apart from line ends.
+fn whole(body: &Body, binary: bool) -> Result<Bytes, Outcome> {
+    let octets = match body.in_memory() {
+        Some(octets) => octets,
+        None => body.read_to_bytes().map_err(|error| {
+            tracing::warn!(%error, "a queued message cannot be read");
+            outcome(StoreError::Body(error).reply())
+        })?,
+    };
+    if !binary {
+        return Ok(octets);
+    }
+    match downgrade::convert(&octets, downgrade::Hop { eight_bit: true, utf8_header: true, short_lines: false }) {
+        Ok(Cow::Borrowed(_)) => Ok(octets),
+        Ok(Cow::Owned(lines)) => Ok(lines.into()),
+        Err(why) => {
+            let text = format!("The mailbox cannot keep this binary message: {why}");
+            Err(Outcome::Failed { reply: Reply::new(554, EnhancedCode(5, 6, 3), text) })
+        }
     }
 }
 

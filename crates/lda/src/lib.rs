@@ -9,6 +9,7 @@ pub mod maildir;
 pub mod quota;
 mod settings;
 mod transport;
+mod vacation;
 mod way;
 mod ways;
 

@@ -16,6 +16,7 @@ use crate::lmtp::{Client, backend_for};
 use crate::maildir::MailRoot;
 use crate::quota::QuotaCheck;
 use crate::settings::Settings;
+use crate::vacation::Replier;
 use crate::way::Way;
 use crate::ways::Ways;
 
@@ -101,7 +102,13 @@ impl MailboxTransport {
 
     /// Hears of each recipient whose mailbox took a message.
     pub(crate) async fn stored(&self, envelope: &Envelope, body: &Body, recipient: &Recipient, user: &Arc<UserRecord>) {
-        _ = (envelope, body, recipient, user);
+        if user.vacation.is_none() {
+            return;
+        }
+        let settings = self.settings.load_full();
+        let replier =
+            Replier { directory: &self.directory, hooks: &self.hooks, hostname: &settings.hostname, delimiter: &settings.delimiter };
+        replier.consider(envelope, body, recipient, user).await;
     }
 
     async fn run_maildir(&self, mut feed: Feed) {
@@ -115,14 +122,17 @@ impl MailboxTransport {
             let (root, now) = (Arc::clone(&self.root), (self.hooks.now)());
             let stored = tokio::task::spawn_blocking(move || {
                 let mut batch = Batch::new(&root, &settings, now);
-                for job in jobs {
-                    batch.serve(job, |_, _, _| {});
-                }
+                jobs.into_iter().for_each(|job| batch.serve(job));
+                batch.into_vacations()
             })
             .await;
-            if let Err(error) = stored {
+            match stored {
+                Ok(stored) => {
+                    let replies = stored.iter().map(|one| self.stored(&one.envelope, &one.body, &one.recipient, &one.user));
+                    futures::future::join_all(replies).await;
+                }
                 // Its deliveries were dropped and so are deferred; the others go on.
-                tracing::error!(%error, "storing a batch of messages failed");
+                Err(error) => tracing::error!(%error, "storing a batch of messages failed"),
             }
         }
     }

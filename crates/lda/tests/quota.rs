@@ -138,3 +138,32 @@ async fn a_planted_link_is_not_written_through() {
     assert_eq!(house.deliver_one(envelope(2, "", &[BOB]), body(100)).await, Outcome::Delivered);
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "5000S\n0 0\n");
 }
+
+#[tokio::test]
+async fn a_user_is_warned_once_at_each_mark() {
+    let house = House::new().await;
+    house.put(bob(100_000)).await;
+    let warnings = |house: &House| {
+        let names = house.names(BOB, "new");
+        let texts = names.iter().map(|name| std::fs::read_to_string(house.maildir(BOB).join("new").join(name)).unwrap());
+        let subjects: Vec<String> =
+            texts.filter_map(|t| t.lines().find(|l| l.starts_with("Subject: Your mailbox")).map(str::to_owned)).collect();
+        subjects
+    };
+    for id in 0..7 {
+        house.deliver(envelope(id, "", &[BOB]), body(10_000)).await;
+    }
+    assert!(warnings(&house).is_empty());
+    house.deliver(envelope(8, "", &[BOB]), body(10_000)).await;
+    assert_eq!(warnings(&house), ["Subject: Your mailbox is 80 % full"]);
+    house.deliver(envelope(9, "", &[BOB]), body(5_000)).await;
+    assert_eq!(warnings(&house).len(), 1);
+    house.deliver(envelope(10, "", &[BOB]), body(9_000)).await;
+    assert_eq!(warnings(&house).len(), 2);
+    house.deliver(envelope(11, "", &[BOB]), body(100)).await;
+    assert_eq!(warnings(&house).len(), 2);
+    assert_eq!(house.transport.quota().used(&mailbox(BOB)).await.unwrap().bytes, house.stored());
+    // Replayed, the message that crossed the mark is found and warns of nothing.
+    house.replay(envelope(10, "", &[BOB]), body(9_000)).await;
+    assert_eq!(warnings(&house).len(), 2);
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::TryStreamExt;
+use pillarbox_message::downgrade;
 use pillarbox_queue::Body;
 use pillarbox_smtp::client::{Capabilities, Command, DotStuffer};
 use pillarbox_smtp::{BodyType, Domain, EnhancedCode, MailParams, Mailbox, RcptParams, Reply, ReplyError, ReplyParser, ReversePath};
@@ -60,6 +61,16 @@ impl LmtpError {
         tracing::warn!(relay = %format_args!("lmtp:{backend}"), error = %self, "LMTP delivery failed");
         Reply::new(451, code, what)
     }
+}
+
+/// A binary message as lines, for a server that takes no other; or why it cannot be made into such (RFC 3030 §3).
+async fn as_lines(body: &Body) -> Result<Result<Body, Reply>, LmtpError> {
+    let octets = body.bytes().await.map_err(LmtpError::Body)?;
+    let hop = downgrade::Hop { eight_bit: true, utf8_header: true, short_lines: false };
+    Ok(match downgrade::convert(&octets, hop) {
+        Ok(lines) => Ok(Body::from_bytes(lines.into_owned())),
+        Err(why) => Err(Reply::new(554, EnhancedCode(5, 6, 3), format!("The mailbox server takes no binary message: {why}"))),
+    })
 }
 
 /// A refusal of the whole session is never held against a message: 5xx becomes 4xx.
@@ -166,8 +177,14 @@ impl Connection {
             self.reset().await?;
             return Ok(replies);
         }
-        let binary = transaction.params.body == BodyType::BinaryMime && capabilities.binary_mime;
-        let refused = if binary { self.chunk(transaction.body).await? } else { self.data(transaction.body).await? };
+        let refused = match transaction.params.body {
+            BodyType::BinaryMime if capabilities.binary_mime => self.chunk(transaction.body).await?,
+            BodyType::BinaryMime => match as_lines(transaction.body).await? {
+                Ok(lines) => self.data(&lines).await?,
+                Err(unconvertible) => Some(unconvertible),
+            },
+            _ => self.data(transaction.body).await?,
+        };
         for reply in replies.iter_mut().filter(|reply| reply.is_positive()) {
             *reply = match &refused {
                 Some(refused) => refused.clone(),

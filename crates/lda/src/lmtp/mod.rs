@@ -115,7 +115,7 @@ impl Client<'_> {
         group: &[(usize, Recipient)],
     ) -> Result<Vec<Reply>, (LmtpError, bool)> {
         // What Sieve scripts look for; a Maildir of ours has its own junk folder instead.
-        let body = &if envelope.junk { body.prefixed("X-Spam-Flag: YES\r\n") } else { body.clone() };
+        let body = if envelope.junk { body.prefixed("X-Spam-Flag: YES\r\n") } else { body.clone() };
         let params = MailParams {
             size: Some(body.len()),
             body: envelope.body,
@@ -129,7 +129,7 @@ impl Client<'_> {
             .iter()
             .map(|(_, recipient)| (self.address(recipient), RcptParams { notify: recipient.notify, orcpt: recipient.orcpt.clone() }))
             .collect();
-        let transaction = Transaction { from, params, recipients, body };
+        let transaction = Transaction { from, params, recipients, body: &body };
         if let Some(open) = connection.as_mut() {
             let exhausted = open.capabilities.limits.mail_max.is_some_and(|most| open.messages >= most);
             if !exhausted {

@@ -1,6 +1,7 @@
 //! Quotas: how much a mailbox may hold, what it holds, and what a sender is told when it is full.
 
 pub(crate) mod maildirsize;
+pub(crate) mod warning;
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -77,6 +77,7 @@ impl House {
             keep.lock().push((envelope, message));
             Box::pin(async {})
         }));
+        hooks.lmtp_patience = Duration::ZERO;
         hooks.now = Arc::new(move || SystemTime::UNIX_EPOCH + Duration::from_secs(*time.lock()));
         let transport = MailboxTransport::new(&config, Arc::clone(&directory) as Arc<dyn Directory>, hooks).await.unwrap();
         Self { folder, directory, transport, submitted, clock }
