@@ -6,6 +6,7 @@ pub mod address;
 pub mod client;
 pub mod content;
 pub mod params;
+pub mod replies;
 pub mod reply;
 pub mod sasl;
 mod secret;

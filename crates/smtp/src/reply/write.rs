@@ -22,6 +22,13 @@ impl Reply {
         self.write(out, false);
     }
 
+    /// One line without an enhanced code, cut where it would pass 512 octets.
+    pub(crate) fn write_short_to(&self, out: &mut BytesMut) {
+        let line = self.lines.first().map_or("", String::as_str);
+        let line = fold(line, MAX_LINE - 6).into_iter().next().unwrap_or_default();
+        Self { code: self.code, enhanced: None, lines: vec![line] }.write(out, false);
+    }
+
     fn write(&self, out: &mut BytesMut, enhanced: bool) {
         // A reply that came from a damaged file must not put the client out of step.
         let code = if (200..=599).contains(&self.code) { self.code } else { 451 };
