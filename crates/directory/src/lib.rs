@@ -4,7 +4,9 @@
 
 pub mod auth;
 pub mod clock;
+mod durable;
 pub mod export;
+pub mod keeper;
 pub mod memory;
 pub mod password;
 pub mod records;

@@ -195,6 +195,14 @@ impl AliasAddress {
         }
     }
 
+    /// The folded form under which look-ups and comparisons file it.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Mailbox(m) => m.key(),
+            Self::CatchAll(d) => format!("@{d}"),
+        }
+    }
+
     /// Whether both name the same alias once case and normalisation are folded.
     pub fn same_as(&self, other: &AliasAddress) -> bool {
         match (self, other) {

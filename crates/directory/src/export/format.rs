@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use pillarbox_config::units::ByteSize;
-use pillarbox_smtp::{Domain, Mailbox};
+use pillarbox_smtp::{Domain, Mailbox, printable};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::records::{
     AliasAddress, AliasRecord, AppPassword, Change, CredentialRecord, DkimKeyRecord, DomainRecord, Quota, ScramKeys, UserRecord, Vacation,
 };
+use crate::store::DirectoryError;
 
 /// Version of the text; a newer one is refused.
 pub const FORMAT_VERSION: u32 = 1;
@@ -18,15 +19,26 @@ pub const FORMAT_VERSION: u32 = 1;
 /// Why a text is not an export.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// Not TOML, an unknown key, or a bad value; the message names the line.
-    #[error("the file is not a directory export: {0}")]
-    Syntax(#[from] toml::de::Error),
+    /// Not TOML, an unknown key, or a bad value. The line itself is not shown: it may hold a secret.
+    #[error("the file is not a directory export: line {line}: {message}")]
+    Syntax {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
     /// Written by a newer program.
     #[error("the file was written by a newer Pillarbox (version {0}, this program knows {FORMAT_VERSION}); upgrade this program")]
     Newer(u32),
     /// A value that TOML allows and the directory does not.
     #[error("{0}")]
     Value(String),
+    /// The directory does not answer, or refuses.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The file cannot be written.
+    #[error("the export cannot be written: {0}")]
+    Io(#[from] std::io::Error),
 }
 
 /// All that an export holds.
@@ -34,6 +46,9 @@ pub enum ExportError {
 #[serde(deny_unknown_fields)]
 pub struct Content {
     version: u32,
+    /// Commits of the database when this was written; only in the file that is kept beside it.
+    #[serde(default)]
+    revision: Option<u64>,
     #[serde(default)]
     settings: BTreeMap<String, Base64Text>,
     #[serde(default)]
@@ -214,7 +229,11 @@ pub fn parse(text: &str) -> Result<Content, ExportError> {
         // A newer text may hold keys that this program does not know: say that, rather than name the key.
         Err(error) => match toml::from_str::<OnlyVersion>(text) {
             Ok(only) if only.version > FORMAT_VERSION => Err(ExportError::Newer(only.version)),
-            _ => Err(error.into()),
+            _ => {
+                let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or("");
+                let line = before.matches('\n').count().saturating_add(1);
+                Err(ExportError::Syntax { line, message: printable(error.message().as_bytes()) })
+            }
         },
     }
 }
@@ -253,22 +272,35 @@ impl Content {
         changes
     }
 
+    /// Commits of the database when this was written, where it says so.
+    pub(crate) fn revision(&self) -> Option<u64> {
+        self.revision
+    }
+
     /// Secrets and settings by name.
     pub fn settings(&self) -> Vec<(String, Vec<u8>)> {
         self.settings.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect()
     }
 }
 
-/// The first lines of an export: version and settings.
-pub(crate) fn head(settings: Vec<(String, Vec<u8>)>) -> Result<String, ExportError> {
+/// The revision in a text's first lines, without reading the rest: it is asked for at every start.
+pub(crate) fn revision(text: &str) -> Option<u64> {
+    let head = text.lines().take_while(|line| !line.starts_with('['));
+    head.filter_map(|line| line.strip_prefix("revision = ")).find_map(|number| number.trim().parse().ok())
+}
+
+/// The first lines of an export: version, revision and settings.
+pub(crate) fn head(revision: Option<u64>, settings: Vec<(String, Vec<u8>)>) -> Result<String, ExportError> {
     #[derive(Serialize)]
     struct Head {
         version: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        revision: Option<u64>,
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         settings: BTreeMap<String, Base64Text>,
     }
     let settings = settings.into_iter().map(|(name, value)| (name, Base64Text(value))).collect();
-    let head = to_toml(&Head { version: FORMAT_VERSION, settings })?;
+    let head = to_toml(&Head { version: FORMAT_VERSION, revision, settings })?;
     Ok(format!(
         "# All domains, users, aliases and credentials of this Pillarbox; `pillarbox apply FILE` puts them back.\n\
          # Keep it private: it holds password hashes and secrets.\n\n{head}"

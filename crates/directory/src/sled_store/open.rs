@@ -20,6 +20,8 @@ use crate::tables::{Table, stage};
 /// Format of the database: trees, keys and index rows. A newer one is refused.
 const FORMAT: u32 = 1;
 const FORMAT_KEY: &[u8] = b"format";
+/// Row of `Meta` that counts commits.
+pub(super) const REVISION: &[u8] = b"revision";
 /// Databases up to this size are read through once at opening.
 const CHECK_WHOLE: u64 = 64 << 20;
 
@@ -45,6 +47,12 @@ impl Forest {
         &self.state
     }
 
+    /// Commits so far; 1 in a new database.
+    pub(super) fn revision(&self) -> Result<u64> {
+        let row = self.tree(Table::Meta).get(REVISION).map_err(super::unreadable)?;
+        Ok(row.and_then(|row| row.as_ref().try_into().ok()).map_or(1, u64::from_be_bytes))
+    }
+
     /// Hands everything to the operating system; not yet to the disk.
     pub(super) fn flush(&self) -> sled::Result<()> {
         self.db.flush().map(drop)
@@ -66,34 +74,72 @@ enum Trouble {
 
 pub(super) fn open(path: &Path, options: &SledOptions) -> Result<Opened> {
     let export = options.export.clone().unwrap_or_else(|| path.with_file_name(export::FILE_NAME));
-    let opened = match attempt(path, options) {
-        Ok(forest) => Ok((forest, None)),
+    let was_there = fs::metadata(path.join("db")).is_ok_and(|m| m.len() > 0);
+    let damage = match attempt(path, options) {
+        Ok(forest) => match sound(&forest, &export, was_there)? {
+            Soundness::Sound => return Ok(Opened { forest, rebuilt: None }),
+            Soundness::New => return finish(forest, path, &export, "was missing and".into()),
+            Soundness::Damaged(why) => why,
+        },
         Err(Trouble::Fatal(error)) => return Err(error),
-        Err(Trouble::Damaged(why)) => set_aside(path, &export, &why, options).map(|(forest, aside)| (forest, Some((why, aside)))),
+        Err(Trouble::Damaged(why)) => why,
     };
-    let (forest, damage) = opened?;
-    let mut rebuilt = None;
-    // The format key is written last: a database without it is new, or its rebuild was cut short.
-    if format(&forest)?.is_none() {
-        if export.exists() {
-            let count = restore(&forest, &export)?;
-            let cause = match damage {
-                Some((why, aside)) => format!("was damaged ({why}), was moved to {} and", aside.display()),
-                None => "was missing and".into(),
-            };
-            let words = format!("the directory {} {cause} was rebuilt from {}: {count} records", path.display(), export.display());
-            tracing::error!("{words}");
-            rebuilt = Some(words);
-        }
-        forest.db.insert(FORMAT_KEY, FORMAT.to_string().as_bytes()).map_err(write_error)?;
-        forest.flush().map_err(write_error)?;
-        sync_all(path).map_err(|e| unavailable(path, &e))?;
+    let aside = set_aside(path, &export, &damage, options)?;
+    match attempt(path, options) {
+        Ok(forest) => finish(forest, path, &export, format!("was damaged ({damage}), was moved to {} and", aside.display())),
+        Err(Trouble::Fatal(error)) => Err(error),
+        Err(Trouble::Damaged(why)) => Err(DirectoryError::Unavailable(format!("a new database cannot be opened: {why}"))),
     }
+}
+
+/// What an opened database is worth.
+enum Soundness {
+    Sound,
+    New,
+    Damaged(String),
+}
+
+/// sled takes a log that ends early for one that was cut by a crash, and a wholly unreadable one for an empty one. The format key,
+/// written last at creation, and the export's revision, never ahead of the disk, tell those cases apart.
+fn sound(forest: &Forest, export: &Path, was_there: bool) -> Result<Soundness> {
+    let exported = match fs::read_to_string(export) {
+        Ok(text) => Some(export::revision(&text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Err(unavailable(export, &e)),
+    };
+    if format(forest)?.is_none() {
+        // Without an export nothing was ever finished here: a first start that was cut short.
+        return Ok(match exported {
+            Some(_) if was_there => Soundness::Damaged("it has lost its contents".into()),
+            _ => Soundness::New,
+        });
+    }
+    let revision = forest.revision()?;
+    Ok(match exported.flatten() {
+        Some(exported) if exported > revision => {
+            Soundness::Damaged(format!("it holds revision {revision} where its export has {exported}: later changes are lost"))
+        }
+        _ => Soundness::Sound,
+    })
+}
+
+/// Fills a new database from the export, where there is one, and then writes the format key.
+fn finish(forest: Forest, path: &Path, export: &Path, cause: String) -> Result<Opened> {
+    let mut rebuilt = None;
+    if export.exists() {
+        let count = restore(&forest, export)?;
+        let words = format!("the directory {} {cause} was rebuilt from {}: {count} records", path.display(), export.display());
+        tracing::error!("{words}");
+        rebuilt = Some(words);
+    }
+    forest.db.insert(FORMAT_KEY, FORMAT.to_string().as_bytes()).map_err(write_error)?;
+    forest.flush().map_err(write_error)?;
+    sync_all(path).map_err(|e| unavailable(path, &e))?;
     Ok(Opened { forest, rebuilt })
 }
 
-/// Moves the damaged folder away, and opens an empty one; only when there is something to rebuild it from.
-fn set_aside(path: &Path, export: &Path, why: &str, options: &SledOptions) -> Result<(Forest, PathBuf)> {
+/// Moves the damaged folder away; only when there is something to rebuild it from.
+fn set_aside(path: &Path, export: &Path, why: &str, options: &SledOptions) -> Result<PathBuf> {
     if !export.exists() {
         return Err(DirectoryError::Damaged {
             key: path.display().to_string(),
@@ -103,17 +149,20 @@ fn set_aside(path: &Path, export: &Path, why: &str, options: &SledOptions) -> Re
             ),
         });
     }
+    // Read before anything is moved: an export that cannot be used must leave everything as it was.
+    read_export(export)?;
     let stamp = rfc3339(options.clock.now()).replace(':', "");
     let mut aside = path.with_extension(format!("sled.damaged-{stamp}"));
     if aside.exists() {
         aside = path.with_extension(format!("sled.damaged-{stamp}-{}", millis(options.clock.now())));
     }
     fs::rename(path, &aside).and_then(|()| sync_parent(path)).map_err(|e| unavailable(path, &e))?;
-    match attempt(path, options) {
-        Ok(forest) => Ok((forest, aside)),
-        Err(Trouble::Fatal(error)) => Err(error),
-        Err(Trouble::Damaged(why)) => Err(DirectoryError::Unavailable(format!("a new database cannot be opened: {why}"))),
-    }
+    Ok(aside)
+}
+
+fn read_export(export: &Path) -> Result<export::Content> {
+    let text = fs::read_to_string(export).map_err(|e| unavailable(export, &e))?;
+    export::parse(&text).map_err(|e| DirectoryError::Damaged { key: export.display().to_string(), why: e.to_string() })
 }
 
 fn attempt(path: &Path, options: &SledOptions) -> std::result::Result<Forest, Trouble> {
@@ -175,8 +224,8 @@ fn format(forest: &Forest) -> Result<Option<u32>> {
 
 /// Writes everything the export holds; returns how many records. Applying it twice changes nothing, so a crash here does no harm.
 fn restore(forest: &Forest, export: &Path) -> Result<usize> {
-    let text = fs::read_to_string(export).map_err(|e| unavailable(export, &e))?;
-    let content = export::parse(&text).map_err(|e| DirectoryError::Damaged { key: export.display().to_string(), why: e.to_string() })?;
+    let content = read_export(export)?;
+    let revision = content.revision().unwrap_or(1);
     let settings = content.settings();
     let changes: Vec<Change> = content.changes();
     for batch in changes.chunks(10_000) {
@@ -191,6 +240,7 @@ fn restore(forest: &Forest, export: &Path) -> Result<usize> {
     for (key, value) in &settings {
         super::state::restore(forest, SETTINGS, key.as_bytes(), value).map_err(write_error)?;
     }
+    forest.tree(Table::Meta).insert(REVISION, &revision.to_be_bytes()).map_err(write_error)?;
     Ok(changes.len().saturating_add(settings.len()))
 }
 
@@ -224,7 +274,7 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 }
 
 /// Asked before anything is judged: sled reads its configuration before it takes the lock, and a database in use must never look damaged.
-fn locked_by_other(path: &Path) -> io::Result<bool> {
+pub(super) fn locked_by_other(path: &Path) -> io::Result<bool> {
     use rustix::fs::{FlockOperation, flock};
     let file = match File::open(path.join("db")) {
         Ok(file) => file,

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 use tokio::sync::{oneshot, watch};
 
-use super::open::Forest;
+use super::open::{Forest, REVISION, locked_by_other};
 use super::state::Sweeper;
 use crate::clock::Clock;
 use crate::records::Change;
@@ -88,6 +88,7 @@ impl Handle {
 pub(super) struct Writer {
     handle: Arc<Handle>,
     thread: Option<JoinHandle<()>>,
+    path: PathBuf,
 }
 
 impl Writer {
@@ -99,12 +100,13 @@ impl Writer {
             jobs: Mutex::new(sender),
             unsynced: AtomicBool::new(false),
             failed: RwLock::new(None),
-            generation: watch::channel(1).0,
+            generation: watch::channel(forest.revision()?).0,
         });
         let sweeper = Sweeper::new(forest.clone(), clock);
-        let run = Run { forest, file, jobs, handle: Arc::clone(&handle), sweeper };
+        let revision = handle.generation();
+        let run = Run { forest, file, jobs, handle: Arc::clone(&handle), sweeper, revision };
         let thread = std::thread::Builder::new().name("directory".into()).spawn(|| run.run()).map_err(unavailable)?;
-        Ok(Self { handle, thread: Some(thread) })
+        Ok(Self { handle, thread: Some(thread), path: path.to_owned() })
     }
 
     pub(super) fn handle(&self) -> Arc<Handle> {
@@ -118,6 +120,13 @@ impl Drop for Writer {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        // A worker of sled's may hold the file a moment longer; whoever opens the folder next must not meet a lock of ours.
+        for _ in 0..1000 {
+            if !matches!(locked_by_other(&self.path), Ok(true)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -127,6 +136,7 @@ struct Run {
     jobs: Receiver<Job>,
     handle: Arc<Handle>,
     sweeper: Sweeper,
+    revision: u64,
 }
 
 impl Run {
@@ -187,12 +197,16 @@ impl Run {
                 }
             }
         }
-        if answers.iter().any(|(outcome, _)| outcome.is_ok()) {
+        let changed = answers.iter().any(|(outcome, _)| outcome.is_ok());
+        if changed {
             self.sync();
-            // The generation grows before the answers go out: who was told "done" never meets an older cache.
-            self.handle.generation.send_modify(|g| *g = g.wrapping_add(1));
         }
         let health = self.handle.health();
+        if changed && health.is_ok() {
+            // The generation grows before the answers go out: who was told "done" never meets an older cache. It does not grow when the
+            // sync failed: the export must never be ahead of the disk.
+            self.handle.generation.send_replace(self.revision);
+        }
         for (outcome, answer) in answers {
             let outcome = outcome.and_then(|()| health.clone().map_err(DirectoryError::Unavailable));
             let _ = answer.send(outcome);
@@ -200,9 +214,11 @@ impl Run {
         stop
     }
 
-    fn transact(&self, changes: &[Change]) -> Result<()> {
+    fn transact(&mut self, changes: &[Change]) -> Result<()> {
         self.handle.health().map_err(DirectoryError::Unavailable)?;
-        let writes = stage::stage(&self.forest, changes)?;
+        let mut writes = stage::stage(&self.forest, changes)?;
+        let revision = self.revision.saturating_add(1);
+        writes.insert((Table::Meta, REVISION.to_vec()), Some(revision.to_be_bytes().to_vec()));
         let trees = self.forest.trees();
         let commit = || {
             trees.transaction(|views| {
@@ -218,7 +234,10 @@ impl Run {
         };
         // sled meets some I/O errors with a panic; the thread must outlive them to answer those who wait.
         let why = match catch_unwind(AssertUnwindSafe(commit)) {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(())) => {
+                self.revision = revision;
+                return Ok(());
+            }
             Ok(Err(TransactionError::Storage(error))) => error.to_string(),
             Ok(Err(TransactionError::Abort(()))) => "the transaction was given up".into(),
             Err(_) => "the database panicked in a write".into(),
@@ -270,4 +289,4 @@ impl Run {
 }
 
 // The index of a table in the slice of trees is its discriminant.
-const _: () = assert!(Table::Domains as usize == 0 && Table::Chunks as usize == Table::ALL.len() - 1);
+const _: () = assert!(Table::Domains as usize == 0 && Table::Meta as usize == Table::ALL.len() - 1);

@@ -26,12 +26,23 @@ pub(crate) enum Table {
     Counts,
     /// Pieces of values too large for one row.
     Chunks,
+    /// `revision`: commits so far, a big-endian u64.
+    Meta,
 }
 
 impl Table {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 8] =
-        [Self::Domains, Self::Users, Self::Aliases, Self::Credentials, Self::Logins, Self::AliasesTo, Self::Counts, Self::Chunks];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Domains,
+        Self::Users,
+        Self::Aliases,
+        Self::Credentials,
+        Self::Logins,
+        Self::AliasesTo,
+        Self::Counts,
+        Self::Chunks,
+        Self::Meta,
+    ];
 
     /// Its name in the database.
     pub(crate) const fn name(self) -> &'static str {
@@ -44,6 +55,7 @@ impl Table {
             Self::AliasesTo => "aliases_to",
             Self::Counts => "counts",
             Self::Chunks => "chunks",
+            Self::Meta => "meta",
         }
     }
 }
