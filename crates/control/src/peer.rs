@@ -6,15 +6,15 @@ use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use tokio::net::unix::UCred;
 
 /// Members of this group may administer the server.
-pub const GROUP: &str = "pillarbox";
+pub(crate) const GROUP: &str = "pillarbox";
 
 /// The gid of [`GROUP`], where the system has it.
-pub fn group_id() -> Option<u32> {
+pub(crate) fn group_id() -> Option<u32> {
     Group::from_name(GROUP).ok().flatten().map(|g| g.gid.as_raw())
 }
 
 /// Whether a peer with these credentials (SO_PEERCRED) may speak. Asks the system's user database, so it may block.
-pub fn may_speak(peer: &UCred) -> bool {
+pub(crate) fn may_speak(peer: &UCred) -> bool {
     let own = rustix::process::geteuid().as_raw();
     if peer.uid() == 0 || peer.uid() == own {
         return true;

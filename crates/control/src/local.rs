@@ -1,0 +1,115 @@
+//! Without a daemon: open the directory in this process, as the owner of the state folder, and answer the same API.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
+use pillarbox_config::Config;
+use pillarbox_directory::{Directory, DirectoryError, SledDirectory};
+
+use crate::admin::Admin;
+use crate::client::{Client, ClientError};
+use crate::server::socket_path;
+
+/// The user that the package creates for the daemon.
+const USER: &str = "pillarbox";
+
+/// Why neither the daemon nor the database could be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The daemon's socket was there, but refused.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Nobody answers on the socket, and another process holds the database (exit code 69).
+    #[error("the daemon does not answer on {socket}, yet another process holds the database {database}; is it just starting or stopping?")]
+    Locked {
+        /// The socket.
+        socket: PathBuf,
+        /// The database.
+        database: PathBuf,
+    },
+    /// The state folder cannot be used.
+    #[error("the state folder {path}: {why}")]
+    State {
+        /// The folder.
+        path: PathBuf,
+        /// The system's words, and what to do.
+        why: String,
+    },
+    /// The directory's own words.
+    #[error(transparent)]
+    Directory(DirectoryError),
+}
+
+/// The daemon if it runs, otherwise this process with the directory opened.
+///
+/// As root without a daemon, this process becomes the state folder's owner for good, so that it leaves no file that the daemon could not write.
+/// Files that only root can read must be read before.
+pub async fn connect(config: &Config) -> Result<Client, ConnectError> {
+    let socket = socket_path(&config.paths.runtime);
+    if let Some(client) = Client::daemon(&socket).await? {
+        return Ok(client);
+    }
+    let admin = open(config, &socket)?;
+    Ok(Client::in_process(crate::routes::router(Arc::new(admin))))
+}
+
+fn open(config: &Config, socket: &Path) -> Result<Admin, ConnectError> {
+    let state = &config.paths.state;
+    prepare(state).map_err(|why| ConnectError::State { path: state.clone(), why })?;
+    let path = state.join("directory.sled");
+    let directory: Arc<dyn Directory> = match SledDirectory::open(&path) {
+        Ok(directory) => Arc::new(directory),
+        Err(DirectoryError::Locked { path }) => return Err(ConnectError::Locked { socket: socket.to_path_buf(), database: path }),
+        Err(error) => return Err(ConnectError::Directory(error)),
+    };
+    Ok(Admin::new(Arc::new(ArcSwap::from_pointee(config.clone())), directory))
+}
+
+/// Makes the state folder if it is missing, and becomes its owner when this is root.
+fn prepare(state: &Path) -> Result<(), String> {
+    match std::fs::metadata(state) {
+        Ok(meta) if !meta.is_dir() => return Err("is not a folder".into()),
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => make(state).map_err(|e| format!("cannot be made: {e}"))?,
+        Err(e) => return Err(e.to_string()),
+    }
+    let meta = std::fs::metadata(state).map_err(|e| e.to_string())?;
+    let own = rustix::process::geteuid().as_raw();
+    if own == 0 && meta.uid() != 0 {
+        return become_user(meta.uid(), meta.gid()).map_err(|e| format!("cannot become its owner (uid {}): {e}", meta.uid()));
+    }
+    if own != meta.uid() {
+        return Err(format!("belongs to uid {}, you are uid {own}; run this as root or as its owner", meta.uid()));
+    }
+    Ok(())
+}
+
+/// The folder, mode 0700, owned by the daemon's user where root makes it and the system has that user.
+fn make(state: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+    if rustix::process::geteuid().as_raw() == 0
+        && let Ok(Some(user)) = User::from_name(USER)
+    {
+        std::os::unix::fs::chown(state, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+    }
+    Ok(())
+}
+
+/// Gives up root for good, groups first.
+pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    match User::from_uid(uid) {
+        Ok(Some(user)) => {
+            let name = std::ffi::CString::new(user.name).map_err(io::Error::other)?;
+            initgroups(&name, user.gid)?;
+        }
+        _ => setgroups(&[gid])?,
+    }
+    setgid(gid)?;
+    setuid(uid)?;
+    Ok(())
+}
