@@ -60,12 +60,6 @@ pub struct CertificateInfo {
     /// All names it is good for.
     #[serde(default)]
     pub names: Vec<String>,
-    /// Hex of the SHA-256 of its public key (SPKI), for TLSA 3 1 1.
-    #[serde(default)]
-    pub spki_sha256: String,
-    /// The file it was read from.
-    #[serde(default)]
-    pub file: String,
 }
 
 /// Free space of one file system.
