@@ -4,6 +4,7 @@
 
 mod delivery;
 mod hooks;
+pub mod import;
 mod lmtp;
 pub mod maildir;
 pub mod quota;

@@ -43,6 +43,14 @@ impl EarlierWork {
     /// # Errors
     /// When either cannot be read: nothing may be stored then, since it might be stored twice.
     pub fn list(handle: &MaildirHandle) -> Result<Self, StoreError> {
+        Self::list_if(handle, |_| true)
+    }
+
+    /// As [`EarlierWork::list`], of those names only whose begin (`<seconds>.<unique>.`) is `wanted`.
+    ///
+    /// # Errors
+    /// As for [`EarlierWork::list`].
+    pub fn list_if(handle: &MaildirHandle, wanted: impl Fn(&str) -> bool) -> Result<Self, StoreError> {
         // The crate takes an unreadable directory for an empty one, so make sure that it can be read.
         handle.cur()?;
         let reader = handle.reader();
@@ -56,7 +64,7 @@ impl EarlierWork {
                 Err(source) => return Err(StoreError::Io { doing: "listing", what: handle.path.display().to_string(), source }),
             };
             let Some(file_name) = entry.path().file_name().and_then(|name| name.to_str()) else { continue };
-            if let Some(stem) = stem(file_name) {
+            if let Some(stem) = stem(file_name).filter(|stem| wanted(stem)) {
                 by_stem.entry(stem.to_owned()).or_default().push(Found { file_name: file_name.to_owned(), in_cur });
             }
         }

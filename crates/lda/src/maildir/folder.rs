@@ -118,6 +118,7 @@ pub fn subscribe(inbox: &MaildirHandle, folder: &FolderName) -> Result<(), Store
         }
         list.push_str(&line);
         list.push('\n');
+        inbox.own(&lock)?;
         std::fs::File::from(lock).write_all(list.as_bytes()).map_err(io_failed)?;
         renameat(&inbox.base, LOCK, &inbox.base, LIST).map_err(failed)?;
         inbox.device.mark_dirty();
@@ -163,9 +164,41 @@ fn lock(base: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
 /// When the mark cannot be created.
 pub fn mark(folder: &MaildirHandle) -> Result<(), StoreError> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(&folder.base, "maildirfolder", flags, Mode::RUSR | Mode::WUSR)
-        .map(drop)
-        .map_err(|errno| StoreError::errno("creating", folder.path.join("maildirfolder").display().to_string(), errno))
+    let mark = openat(&folder.base, "maildirfolder", flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|errno| StoreError::errno("creating", folder.path.join("maildirfolder").display().to_string(), errno))?;
+    folder.own(&mark)
+}
+
+/// Dovecot's list of what the small letters in a folder's message names mean: lines of `<number> <keyword>`.
+pub(crate) const KEYWORDS: &str = "dovecot-keywords";
+
+/// Makes small letters mean in a folder what `source` says, if nobody has given them a meaning there yet. False: they mean something else.
+///
+/// # Errors
+/// When the list cannot be read or written.
+pub(crate) fn adopt_keywords(folder: &MaildirHandle, source: &[u8]) -> Result<bool, StoreError> {
+    let failed = |errno| StoreError::errno("writing", folder.path.join(KEYWORDS).display().to_string(), errno);
+    let io_failed = |source| StoreError::Io { doing: "writing", what: folder.path.join(KEYWORDS).display().to_string(), source };
+    if source.len() as u64 >= LIST_MAX || std::str::from_utf8(source).is_err() {
+        return Ok(false);
+    }
+    let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(&folder.base, KEYWORDS, create, Mode::RUSR | Mode::WUSR) {
+        Ok(fd) => {
+            folder.own(&fd)?;
+            std::fs::File::from(fd).write_all(source).map_err(io_failed)?;
+            folder.device.mark_dirty();
+            Ok(true)
+        }
+        Err(Errno::EXIST) => {
+            let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let mut there = Vec::new();
+            let fd = openat(&folder.base, KEYWORDS, read, Mode::empty()).map_err(failed)?;
+            std::fs::File::from(fd).take(LIST_MAX).read_to_end(&mut there).map_err(io_failed)?;
+            Ok(there == source)
+        }
+        Err(errno) => Err(failed(errno)),
+    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use maildir::Maildir;
 use parking_lot::Mutex;
 use pillarbox_smtp::Mailbox;
-use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, fsync, mkdirat, openat, statat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat, fchmod, fchown, fstat, fsync, mkdirat, openat, statat};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::device::{Device, Devices};
 use super::error::StoreError;
@@ -33,6 +34,7 @@ pub struct MailRoot {
     path: PathBuf,
     fd: OwnedFd,
     devices: Devices,
+    owner: Owner,
     open: Mutex<OpenMaildirs>,
 }
 
@@ -47,11 +49,15 @@ pub struct MaildirHandle {
     pub(crate) new: OwnedFd,
     /// The file system it is on.
     pub device: Arc<Device>,
+    owner: Owner,
     /// Device and inode of `base`.
     identity: (u64, u64),
     /// What `maildirsize` said; locked while a quota is read, used and written, so that two threads do not count past each other.
     pub(crate) quota: Mutex<Kept>,
 }
+
+/// Who must own what is created: `None` when that is whoever creates it. An administrator's import runs as root, and the daemon must be able to read what it leaves.
+type Owner = Option<(Uid, Gid)>;
 
 /// What to do about a Maildir that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +87,10 @@ impl MailRoot {
         let fd: OwnedFd = std::fs::File::open(path)?.into();
         let devices = Devices::default();
         devices.of(&fd)?;
-        Ok(Self { path: path.to_owned(), fd, devices, open: Mutex::default() })
+        let seen = fstat(&fd)?;
+        let foreign = geteuid().is_root() && seen.st_uid != 0;
+        let owner = foreign.then(|| (Uid::from_raw(seen.st_uid), Gid::from_raw(seen.st_gid)));
+        Ok(Self { owner, path: path.to_owned(), fd, devices, open: Mutex::default() })
     }
 
     /// Where it is.
@@ -134,10 +143,10 @@ impl MailRoot {
         if let Some(kept) = kept {
             // Someone may have moved the folder away or restored another since: the path must still lead to what is open. Whether it leads there
             // over a link does not matter here, since the open directory was reached without.
-            if let Ok(now) = statat(&self.fd, &path, AtFlags::SYMLINK_NOFOLLOW) {
-                if kept.identity == (now.st_dev, now.st_ino) && now.st_nlink > 0 {
-                    return Ok(Some(kept));
-                }
+            if let Ok(now) = statat(&self.fd, &path, AtFlags::SYMLINK_NOFOLLOW)
+                && kept.identity == (now.st_dev, now.st_ino)
+            {
+                return Ok(Some(kept));
             }
         }
         self.forget(&path);
@@ -167,7 +176,7 @@ impl MailRoot {
             ((Some(tmp), Some(new), Some(_)), _) => (tmp, new),
             (_, Missing::Report) => return Ok(None),
             (_, Missing::Create) => {
-                create_maildir(&base, path, &device)?;
+                create_maildir(&base, path, &device, self.owner)?;
                 let gone = || StoreError::errno("opening", path.display().to_string(), Errno::NOENT);
                 let tmp = subdirectory(&base, path, "tmp")?.ok_or_else(gone)?;
                 let new = subdirectory(&base, path, "new")?.ok_or_else(gone)?;
@@ -177,7 +186,7 @@ impl MailRoot {
         };
         let seen = fstat(&base).map_err(|errno| StoreError::errno("examining", path.display().to_string(), errno))?;
         let identity = (seen.st_dev, seen.st_ino);
-        Ok(Some(MaildirHandle { path: path.to_owned(), base, tmp, new, device, identity, quota: Mutex::default() }))
+        Ok(Some(MaildirHandle { path: path.to_owned(), base, tmp, new, device, owner: self.owner, identity, quota: Mutex::default() }))
     }
 
     /// Walks down from the mail folder, one component at a time.
@@ -191,7 +200,13 @@ impl MailRoot {
                 Err(Errno::NOENT) if missing == Missing::Report => return Ok(None),
                 Err(Errno::NOENT) => {
                     match mkdirat(parent, name, Mode::RWXU) {
-                        Ok(()) | Err(Errno::EXIST) => {}
+                        Ok(()) => {
+                            if let Some((uid, gid)) = self.owner {
+                                chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                                    .map_err(|errno| describe(errno, "giving away"))?;
+                            }
+                        }
+                        Err(Errno::EXIST) => {}
                         Err(errno) => return Err(describe(errno, "creating")),
                     }
                     openat(parent, name, DIRECTORY, Mode::empty())
@@ -218,12 +233,15 @@ fn subdirectory(base: &OwnedFd, path: &Path, name: &str) -> Result<Option<OwnedF
 
 /// Lets the `maildir` crate create `tmp`, `new` and `cur`, and closes its gaps: modes whatever the umask, no link followed (the caller opens each with
 /// `O_NOFOLLOW` afterwards), and synced where one `syncfs` later on would not reach them.
-fn create_maildir(base: &OwnedFd, path: &Path, device: &Device) -> Result<(), StoreError> {
+fn create_maildir(base: &OwnedFd, path: &Path, device: &Device, owner: Owner) -> Result<(), StoreError> {
     let failed = |source| StoreError::Io { doing: "creating", what: path.display().to_string(), source };
     reader(base).create_dirs().map_err(failed)?;
     for name in maildir::MAILDIR_FOLDER_LIST {
         if let Some(fd) = subdirectory(base, path, name)? {
             fchmod(&fd, Mode::RWXU).map_err(|errno| failed(errno.into()))?;
+            if let Some((uid, gid)) = owner {
+                fchown(&fd, Some(uid), Some(gid)).map_err(|errno| failed(errno.into()))?;
+            }
         }
     }
     device.mark_dirty();
@@ -243,6 +261,13 @@ impl MaildirHandle {
     /// The `maildir` crate's view of it, for reading.
     pub(crate) fn reader(&self) -> Maildir {
         reader(&self.base)
+    }
+
+    /// Gives a file just created to the owner of the mail folder.
+    pub(crate) fn own(&self, file: &OwnedFd) -> Result<(), StoreError> {
+        let Some((uid, gid)) = self.owner else { return Ok(()) };
+        fchown(file, Some(uid), Some(gid))
+            .map_err(|errno| StoreError::errno("giving away a file in", self.path.display().to_string(), errno))
     }
 
     /// Opens `cur`.

@@ -110,6 +110,7 @@ impl<'a> Temporary<'a> {
         }
         .map_err(|errno| failed("creating a file in", errno))?;
         let mut this = Self { handle, name: Some(file_name), sizes: Sizes::default() };
+        handle.own(&file)?;
         // The error of a write and that of reading a queued body must not be taken for each other.
         let mut write_error = None;
         let copied = content.copy(head, |pieces| {

@@ -182,7 +182,9 @@ impl<'a> Account<'a> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let temporary = format!("maildirsize.{}.{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(openat(&self.inbox.tmp, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?);
+        let file = openat(&self.inbox.tmp, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+        self.inbox.own(&file)?;
+        let mut file = File::from(file);
         let text = fresh(limit, before.usage);
         let written = file.write_all(text.as_bytes()).map_err(io_failed).and_then(|()| {
             if self.inbox.device.is_remote() {

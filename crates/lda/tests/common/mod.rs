@@ -1,6 +1,6 @@
 //! A transport over a temporary mail folder and a directory in memory, fed by hand.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "each test file uses a part of it")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,12 +17,15 @@ use pillarbox_smtp::{Mailbox, ReversePath};
 /// 2023-11-14T22:13:20Z.
 pub const NOW: u64 = 1_700_000_000;
 
+/// Envelopes and messages.
+pub type Submitted = Arc<Mutex<Vec<(Envelope, Vec<u8>)>>>;
+
 pub struct House {
     pub folder: tempfile::TempDir,
     pub directory: Arc<MemoryDirectory>,
     pub transport: Arc<MailboxTransport>,
     /// What was handed to `Hooks::submit`.
-    pub submitted: Arc<Mutex<Vec<(Envelope, Vec<u8>)>>>,
+    pub submitted: Submitted,
     /// Seconds since the epoch.
     pub clock: Arc<Mutex<u64>>,
 }
@@ -70,7 +73,7 @@ impl House {
             DomainRecord { name: "example.org".parse().unwrap(), created: "2023-11-14T00:00:00Z".into(), deliver_to: None, dkim: vec![] };
         let people = ["bob@example.org", "eve@example.org"].map(|address| Change::PutUser(user(address)));
         directory.apply([Change::PutDomain(domain)].into_iter().chain(people).collect()).await.unwrap();
-        let submitted: Arc<Mutex<Vec<(Envelope, Vec<u8>)>>> = Arc::default();
+        let submitted = Submitted::default();
         let clock = Arc::new(Mutex::new(NOW));
         let (keep, time) = (Arc::clone(&submitted), Arc::clone(&clock));
         let mut hooks = Hooks::new(Arc::new(move |envelope, message| {
