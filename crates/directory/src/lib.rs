@@ -4,10 +4,13 @@
 
 pub mod auth;
 pub mod clock;
+pub mod dovecot;
 mod durable;
 pub mod export;
+pub mod import;
 pub mod keeper;
 pub mod memory;
+pub mod ops;
 pub mod password;
 pub mod records;
 pub mod resolve;
@@ -23,6 +26,7 @@ mod tables;
 pub use auth::{AuthOutcome, AuthPolicy, Authenticator, GuessLimits, ScramOutcome};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use memory::MemoryDirectory;
+pub use ops::OpsError;
 pub use records::*;
 pub use resolve::{Resolution, ResolvePolicy, Resolved, RouteStep, StepKind, Target, is_role_address, resolve, resolve_at};
 pub use sender::{may_send_as, may_send_as_with};

@@ -1,7 +1,7 @@
 //! Opening: the lock, the format version, the modes of a new folder, and the repair of a damaged one from the plain-text export.
 
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -102,11 +102,7 @@ enum Soundness {
 /// sled takes a log that ends early for one that was cut by a crash, and a wholly unreadable one for an empty one. The format key,
 /// written last at creation, and the export's revision, never ahead of the disk, tell those cases apart.
 fn sound(forest: &Forest, export: &Path, was_there: bool) -> Result<Soundness> {
-    let exported = match fs::read_to_string(export) {
-        Ok(text) => Some(export::revision(&text)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-        Err(e) => return Err(unavailable(export, &e)),
-    };
+    let exported = exported_revision(export).map_err(|e| unavailable(export, &e))?;
     if format(forest)?.is_none() {
         // Without an export nothing was ever finished here: a first start that was cut short.
         return Ok(match exported {
@@ -121,6 +117,17 @@ fn sound(forest: &Forest, export: &Path, was_there: bool) -> Result<Soundness> {
         }
         _ => Soundness::Sound,
     })
+}
+
+/// The revision that an export names in its first lines; the outer `None`: there is no export.
+fn exported_revision(export: &Path) -> io::Result<Option<Option<u64>>> {
+    let mut head = Vec::new();
+    match File::open(export) {
+        Ok(file) => file.take(4096).read_to_end(&mut head)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    Ok(Some(export::revision(&String::from_utf8_lossy(&head))))
 }
 
 /// Fills a new database from the export, where there is one, and then writes the format key.
