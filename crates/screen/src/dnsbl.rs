@@ -164,7 +164,7 @@ async fn reason(dns: &Dns, name: &str) -> Option<String> {
 }
 
 /// `2.0.0.127.` for 127.0.0.2, and the 32 nibbles of an IPv6 address (RFC 5782 §2.4).
-fn reversed(client: IpAddr) -> String {
+pub(crate) fn reversed(client: IpAddr) -> String {
     match client.to_canonical() {
         IpAddr::V4(v4) => {
             let [a, b, c, d] = v4.octets();

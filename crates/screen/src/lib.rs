@@ -24,6 +24,7 @@ mod results;
 mod screen;
 mod sender;
 mod session;
+pub mod spf;
 pub mod verdict;
 
 pub use dkim::Signer;

@@ -8,8 +8,7 @@ use mail_auth::{AuthenticatedMessage, DkimOutput, DmarcResult, SpfOutput};
 use pillarbox_message::header::fields;
 use pillarbox_smtp::{Domain, ReversePath};
 
-use super::AuthResult;
-use super::spf::SpfCheck;
+use super::{AuthResult, SpfCheck};
 use crate::dns::Dns;
 
 /// What the author's domain wants done with mail that fails.
@@ -132,13 +131,13 @@ pub(super) async fn check(
     dkim: &[DkimOutput<'_>],
 ) -> Option<DmarcCheck> {
     let FromField::One(domain) = from_field else { return None };
-    let nothing = SpfOutput::default();
+    let spf_output = spf.map_or_else(SpfOutput::default, SpfCheck::output);
     let mail_from = match (envelope.mailbox(), spf) {
         (Some(mailbox), _) => mailbox.domain.as_str(),
         (None, Some(spf)) => spf.domain.as_str(),
         (None, None) => "",
     };
-    let parameters = DmarcParameters::new(message, dkim, mail_from, spf.map_or(&nothing, |spf| &spf.output));
+    let parameters = DmarcParameters::new(message, dkim, mail_from, &spf_output);
     let output = dns.authenticator().verify_dmarc(dns.caches().with(parameters)).await;
     let (result, reason) = match output.result() {
         DmarcResult::Pass => (AuthResult::Pass, None),

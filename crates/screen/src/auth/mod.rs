@@ -1,12 +1,11 @@
-//! Who a message really comes from: SPF (RFC 7208), DKIM (RFC 6376), DMARC (RFC 9989, which follows RFC 7489) and ARC (RFC 8617),
-//! verified by `mail-auth` within bounds of our own.
+//! Who a message really comes from: SPF (RFC 7208), DKIM (RFC 6376), DMARC (RFC 9989, which follows RFC 7489) and ARC (RFC 8617);
+//! the last three verified by `mail-auth` within bounds of our own.
 //!
 //! Temporary DNS errors come out as `temperror` and are never held against anyone.
 
 mod arc;
 mod dkim;
 mod dmarc;
-mod spf;
 
 use std::time::Duration;
 
@@ -15,10 +14,10 @@ use mail_auth::AuthenticatedMessage;
 use pillarbox_message::header::{Limits, SectionEnd, summary};
 use pillarbox_smtp::ReversePath;
 
+pub use crate::spf::{SpfCheck, check_spf};
 pub use arc::ArcCheck;
 pub use dkim::DkimCheck;
 pub use dmarc::{DmarcCheck, FromField, Policy};
-pub use spf::{SpfCheck, check as check_spf};
 
 use crate::dns::Dns;
 

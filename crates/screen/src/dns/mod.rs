@@ -94,10 +94,16 @@ impl Dns {
         self.now() < self.inner.down_until.load(Ordering::Relaxed)
     }
 
-    /// Looks a name up, in bounded time. `name` must be absolute or will be taken so.
+    /// Looks an absolute name up, in bounded time. A name that cannot exist (an empty or overlong label) does not.
     pub async fn lookup(&self, name: &str, record: RecordType) -> Answer {
-        let Ok(mut name) = Name::from_ascii(name) else { return Answer::NxDomain };
-        name.set_fqdn(true);
+        match absolute(name) {
+            Some(name) => self.lookup_name(name, record).await,
+            None => Answer::NxDomain,
+        }
+    }
+
+    /// The same for a name from an answer.
+    pub async fn lookup_name(&self, name: Name, record: RecordType) -> Answer {
         if self.is_down() {
             return Answer::Unknown;
         }
@@ -131,6 +137,14 @@ impl Dns {
     fn now(&self) -> u64 {
         u64::try_from(self.inner.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// A name from its labels as they are: names made of macros or reversed addresses hold whatever they hold, and no escapes.
+fn absolute(name: &str) -> Option<Name> {
+    let labels = name.strip_suffix('.').unwrap_or(name).split('.').map(str::as_bytes);
+    let mut name = Name::from_labels(labels).ok()?;
+    name.set_fqdn(true);
+    Some(name)
 }
 
 /// A resolver for these servers; none: the system's.

@@ -288,7 +288,7 @@ mod tests {
             Edit::AddHeader { name: "X-Spam-Status".into(), value: "Yes, score=9".into() },
         ]);
         assert_eq!(changes.add_recipients, ["y@example.org".parse().unwrap()]);
-        assert_eq!(changes.remove_recipients, ["x@example.org".parse().unwrap()]);
+        assert!(matches!(changes.remove_recipients.as_slice(), [gone] if gone.same_as(&"x@example.org".parse().unwrap())));
         assert_eq!(changes.change_from, Some(ReversePath::Null));
         assert!(changes.body && changes.spam);
         assert!(!edited(vec![Edit::AddHeader { name: "X-Spam".into(), value: "Yesterday".into() }]).1.spam);
