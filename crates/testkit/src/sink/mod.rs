@@ -312,12 +312,16 @@ impl Sink {
 
     /// Waits until `n` messages came to their end, whatever was answered.
     pub async fn attempts(&self, n: usize) -> Vec<Received> {
-        self.until(&format!("{n} attempts"), |sink| Some(sink.transactions()).filter(|t| t.len() >= n)).await
+        self.until(&format!("{n} attempts"), |sink| {
+            let transactions = sink.shared.transactions.lock();
+            (transactions.len() >= n).then(|| transactions.clone())
+        })
+        .await
     }
 
     /// Waits until a message matches.
     pub async fn message(&self, what: &str, mut wanted: impl FnMut(&Received) -> bool) -> Received {
-        self.until(what, |sink| sink.transactions().into_iter().find(|r| r.accepted() && wanted(r))).await
+        self.until(what, |sink| sink.shared.transactions.lock().iter().find(|r| r.accepted() && wanted(r)).cloned()).await
     }
 
     /// Waits until `n` connections were made.

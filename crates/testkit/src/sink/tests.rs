@@ -121,3 +121,43 @@ async fn improper_clients_are_noted() {
     assert_eq!(sink.violations().len(), 2, "{:?}", sink.violations());
     assert_eq!(sink.messages(1).await[0].body, b"a\nb\n.\nc\r\n");
 }
+
+#[tokio::test]
+async fn a_host_goes_down_and_comes_back() {
+    let sink = Sink::start().await;
+    let mut client = Client::connect(sink.address()).await;
+    client.expect("220").await;
+    let address = sink.stop().await;
+    assert!(client.closed().await);
+    assert!(Client::try_connect(address).await.is_err());
+    let sink = Sink::builder().port(address.port()).start().await;
+    let neighbour = Sink::builder().ip("127.0.0.2").port(address.port()).start().await;
+    Client::connect(sink.address()).await.expect("220").await;
+    Client::connect(neighbour.address()).await.expect("220").await;
+    assert_eq!((sink.connected(1).await, neighbour.connected(1).await), (1, 1));
+}
+
+#[tokio::test]
+async fn injection_behind_starttls_reaches_the_client() {
+    let config = CertificateAuthority::new().issue(&["sink.test"]).server_config();
+    let sink = Sink::builder().tls(SinkTls::StartTls(config)).inject_after_starttls(b"250 injected\r\n").start().await;
+    let mut client = Client::connect(sink.address()).await;
+    client.expect("220").await;
+    client.command("EHLO client.test", "250").await;
+    client.command("STARTTLS", "220").await;
+    assert!(client.start_tls(trusting_client_config(), "sink.test").await.is_err());
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_lets_go_of_its_client() {
+    let sink = Sink::start().await;
+    sink.on(Stage::Mail, "*", Answer::Hang);
+    let mut client = Client::connect(sink.address()).await;
+    client.expect("220").await;
+    client.command("EHLO client.test", "250").await;
+    client.line("MAIL FROM:<>").await;
+    assert_eq!(sink.command("mail from*").await, "MAIL FROM:<>");
+    assert_eq!(sink.open_connections(), 1);
+    drop(client);
+    sink.idle().await;
+}
