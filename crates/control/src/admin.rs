@@ -5,7 +5,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use pillarbox_config::{ByteSize, Config};
 use pillarbox_directory::Directory;
-use tokio::sync::{Mutex, MutexGuard};
 
 use crate::daemon::DaemonInfo;
 use crate::error::{ApiError, ApiResult};
@@ -18,14 +17,12 @@ pub struct Admin {
     pub directory: Arc<dyn Directory>,
     /// The daemon itself, when this is it.
     pub daemon: Option<Arc<dyn DaemonInfo>>,
-    /// Held while a record is read, changed and written back, so that two requests do not undo each other.
-    changing: Mutex<()>,
 }
 
 impl Admin {
     /// With the directory alone.
     pub fn new(config: Arc<ArcSwap<Config>>, directory: Arc<dyn Directory>) -> Self {
-        Self { config, directory, daemon: None, changing: Mutex::new(()) }
+        Self { config, directory, daemon: None }
     }
 
     /// Adds the daemon.
@@ -38,10 +35,6 @@ impl Admin {
     /// The configuration at this moment.
     pub fn config(&self) -> Arc<Config> {
         self.config.load_full()
-    }
-
-    pub(crate) async fn changing(&self) -> MutexGuard<'_, ()> {
-        self.changing.lock().await
     }
 
     pub(crate) fn daemon(&self) -> ApiResult<&Arc<dyn DaemonInfo>> {

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use pillarbox_directory::DirectoryError;
+use pillarbox_directory::{DirectoryError, OpsError};
 use serde::{Deserialize, Serialize};
 
 /// The kinds that a program may act on.
@@ -93,6 +93,17 @@ impl From<DirectoryError> for ApiError {
         match error {
             DirectoryError::Refused(why) => Self::refused(why),
             other => Self::unavailable(other.to_string()),
+        }
+    }
+}
+
+impl From<OpsError> for ApiError {
+    fn from(error: OpsError) -> Self {
+        match error {
+            OpsError::NotFound(why) => Self::not_found(why),
+            OpsError::Exists(why) => Self::exists(why),
+            OpsError::Refused(why) => Self::refused(why),
+            OpsError::Directory(error) => error.into(),
         }
     }
 }

@@ -6,12 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
-use pillarbox_config::Config;
+use pillarbox_config::{ByteSize, Config};
+use pillarbox_directory::dovecot::{Dialect, DovecotFile, DovecotOptions};
+use pillarbox_directory::export::ExportKeeper;
 use pillarbox_directory::{Directory, DirectoryError, SledDirectory};
 
 use crate::admin::Admin;
 use crate::client::{Client, ClientError};
+use crate::error::ApiError;
 use crate::server::socket_path;
 
 /// The user that the package creates for the daemon.
@@ -53,8 +59,42 @@ pub async fn connect(config: &Config) -> Result<Client, ConnectError> {
     if let Some(client) = Client::daemon(&socket).await? {
         return Ok(client);
     }
-    let admin = open(config, &socket)?;
-    Ok(Client::in_process(crate::routes::router(Arc::new(admin))))
+    let admin = Arc::new(open(config, &socket)?);
+    let router = crate::routes::router(admin.clone()).layer(axum::middleware::from_fn_with_state(admin, keep_files));
+    Ok(Client::in_process(router))
+}
+
+/// What the daemon's keepers would do after a change: the export beside the database and Dovecot's passwd-files follow it.
+async fn keep_files(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    let changes = !request.method().is_safe();
+    let response = next.run(request).await;
+    if changes && response.status().is_success() {
+        let config = admin.config();
+        let export = config.paths.state.join(pillarbox_directory::export::FILE_NAME);
+        if let Err(error) = ExportKeeper::write_once(admin.directory.as_ref(), &export).await {
+            return ApiError::unavailable(format!("the change was made, but {} could not be written: {error}", export.display()))
+                .into_response();
+        }
+        let folder = config.paths.state.join("dovecot");
+        if folder.is_dir()
+            && let Err(error) = DovecotFile::write_once(admin.directory.as_ref(), &folder, &dovecot_options(&config)).await
+        {
+            return ApiError::unavailable(format!("the change was made, but {error}")).into_response();
+        }
+    }
+    response
+}
+
+/// How Dovecot's passwd-files are written: homes as the deliverer makes them, owned by whom this process runs as.
+pub fn dovecot_options(config: &Config) -> DovecotOptions {
+    let mail = config.paths.mail.clone();
+    DovecotOptions {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        home: Arc::new(move |user| Some(mail.join(pillarbox_lda::maildir::home_path(user).ok()?))),
+        default_quota: config.mailbox.default_quota.parse().ok().map(ByteSize::bytes),
+        dialect: Dialect::default(),
+    }
 }
 
 fn open(config: &Config, socket: &Path) -> Result<Admin, ConnectError> {

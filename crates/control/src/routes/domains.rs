@@ -1,20 +1,18 @@
 //! `/v1/domains`.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use pillarbox_directory::{Change, DomainRecord};
+use pillarbox_directory::{DomainRecord, ops};
 use pillarbox_smtp::Domain;
 use serde::Deserialize;
 
 use super::input::{Asked, Json, Named};
 use crate::admin::Admin;
-use crate::api::{DomainInfo, NewDomain, now_millis, rfc3339};
+use crate::api::{DomainInfo, NewDomain};
 use crate::error::{ApiError, ApiResult};
-
-/// How many users or aliases are removed in one go.
-const BATCH: usize = 500;
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> ApiResult<axum::Json<Vec<DomainInfo>>> {
     let mut found = Vec::new();
@@ -26,14 +24,7 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> ApiResult<axum::Jso
 }
 
 pub(super) async fn add(State(admin): State<Arc<Admin>>, Json(new): Json<NewDomain>) -> ApiResult<(StatusCode, axum::Json<DomainInfo>)> {
-    if new.name.ip().is_some() {
-        return Err(ApiError::refused(format!("{} is an address; a hosted domain needs a name", new.name)));
-    }
-    if admin.directory.domain(&new.name).await?.is_some() {
-        return Err(ApiError::exists(format!("the domain {} is there already", new.name)));
-    }
-    let record = DomainRecord { name: new.name, created: rfc3339(now_millis()), deliver_to: None, dkim: vec![] };
-    admin.directory.apply(vec![Change::PutDomain(record.clone())]).await?;
+    let record = ops::add_domain(admin.directory.as_ref(), &new.name, SystemTime::now()).await?;
     Ok((StatusCode::CREATED, axum::Json(DomainInfo::new(record, (0, 0)))))
 }
 
@@ -55,34 +46,12 @@ pub(super) async fn remove(
     Named(name): Named<Domain>,
     Asked(how): Asked<Removal>,
 ) -> ApiResult<StatusCode> {
-    domain(&admin, &name).await?;
-    let (users, aliases) = admin.directory.counts(&name).await?;
-    if users + aliases > 0 && !how.cascade {
-        return Err(ApiError::refused(format!(
-            "{name} still has {users} users and {aliases} aliases; remove them first, or ask for all of it (cascade)"
-        )));
-    }
-    loop {
-        let aliases = admin.directory.aliases(Some(&name), None, BATCH).await?;
-        let users = admin.directory.users(Some(&name), None, BATCH).await?;
-        let last = aliases.len() < BATCH && users.len() < BATCH;
-        let mut changes: Vec<Change> = aliases.into_iter().map(|a| Change::RemoveAlias(a.address)).collect();
-        changes.extend(users.into_iter().map(|u| Change::RemoveUser(u.address)));
-        if last {
-            changes.push(Change::RemoveDomain(name.clone()));
-        }
-        admin.directory.apply(changes).await?;
-        if last {
-            return Ok(StatusCode::NO_CONTENT);
-        }
-    }
+    ops::remove_domain(admin.directory.as_ref(), &name, how.cascade).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// The record of a domain that must be there.
 pub(super) async fn domain(admin: &Admin, name: &Domain) -> ApiResult<DomainRecord> {
-    admin
-        .directory
-        .domain(name)
-        .await?
-        .ok_or_else(|| ApiError::not_found(format!("{name} is no domain of this server; `pillarbox domain list` shows those that are")))
+    let found = admin.directory.domain(name).await?;
+    found.ok_or_else(|| ApiError::not_found(format!("{name} is no domain of this server; `pillarbox domain list` shows those that are")))
 }

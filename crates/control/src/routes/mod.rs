@@ -1,11 +1,12 @@
 //! The routes of the API, one file a noun.
 
 mod aliases;
+mod app_passwords;
 mod domains;
 mod input;
 mod route;
-mod secrets;
 mod status;
+mod transfer;
 mod users;
 mod vacation;
 
@@ -27,9 +28,11 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/users/{address}/password", put(users::password))
         .route("/v1/aliases", get(aliases::list).post(aliases::add))
         .route("/v1/aliases/{address}", get(aliases::show).delete(aliases::remove))
-        .route("/v1/app-passwords/{address}", get(secrets::list).post(secrets::add))
-        .route("/v1/app-passwords/{address}/{label}", delete(secrets::revoke))
+        .route("/v1/app-passwords/{address}", get(app_passwords::list).post(app_passwords::add))
+        .route("/v1/app-passwords/{address}/{label}", delete(app_passwords::revoke))
         .route("/v1/vacation/{address}", get(vacation::show).put(vacation::set).delete(vacation::clear))
+        .route("/v1/export", get(transfer::export))
+        .route("/v1/apply", post(transfer::apply))
         .route("/v1/route/{address}", get(route::route))
         .route("/v1/status", get(status::status))
         .route("/v1/reload", post(status::reload))

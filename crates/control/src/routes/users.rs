@@ -1,23 +1,24 @@
 //! `/v1/users`.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use pillarbox_config::ByteSize;
-use pillarbox_directory::{Change, CredentialRecord, Quota, UserRecord};
+use pillarbox_config::{ByteSize, Config};
+use pillarbox_directory::{Quota, UserRecord, ops};
 use pillarbox_smtp::{Domain, Mailbox, Secret};
 use serde::Deserialize;
 
+use super::domains;
 use super::input::{Asked, Json, Named};
-use super::{domains, secrets};
 use crate::admin::Admin;
-use crate::api::{NewPassword, NewUser, UserChange, UserInfo, now_millis, rfc3339};
+use crate::api::{NewPassword, NewUser, UserChange, UserInfo};
 use crate::error::{ApiError, ApiResult};
 use crate::usage::used_bytes;
 
-/// Most users in one answer, and how many when nobody says.
-pub(crate) const PAGE: usize = 1000;
+/// Most records in one answer, and how many when nobody says.
+pub(super) const PAGE: usize = 1000;
 
 #[derive(Deserialize)]
 pub(super) struct Page {
@@ -39,31 +40,24 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>, Asked(page): Asked<Pag
 }
 
 pub(super) async fn add(State(admin): State<Arc<Admin>>, Json(new): Json<NewUser>) -> ApiResult<(StatusCode, axum::Json<UserInfo>)> {
-    let quota = new.quota.as_deref().map(quota).transpose()?.flatten();
-    let credential = match new.password {
-        Some(password) => secrets::credential(&admin, Secret::new(password)).await?,
-        None => CredentialRecord::default(),
+    let config = admin.config();
+    let address = new.address;
+    let user = ops::NewUser {
+        address: address.clone(),
+        password: new.password.map(Secret::new),
+        name: new.name,
+        quota: new.quota.as_deref().map(quota).transpose()?.flatten(),
+        scram: offers_scram(&config),
     };
-    let _changing = admin.changing().await;
-    if let Some(there) = admin.directory.user(&new.address).await? {
-        return Err(ApiError::exists(format!("the user {} is there already", there.address)));
+    let mut record = ops::add_user(admin.directory.as_ref(), user, &config.auth.argon2, SystemTime::now()).await?;
+    for login in &new.logins {
+        record = ops::add_login(admin.directory.as_ref(), &address, login).await?;
     }
-    domains::domain(&admin, &new.address.domain).await?;
-    let record = UserRecord {
-        address: new.address.clone(),
-        created: rfc3339(now_millis()),
-        suspended: false,
-        quota,
-        logins: new.logins,
-        vacation: None,
-        name: new.name.filter(|n| !n.is_empty()),
-    };
-    admin.directory.apply(vec![Change::PutUser(record.clone()), Change::PutCredential(new.address, credential)]).await?;
     Ok((StatusCode::CREATED, axum::Json(info(&admin, record).await)))
 }
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>, Named(address): Named<Mailbox>) -> ApiResult<axum::Json<UserInfo>> {
-    let record = user(&admin, &address).await?;
+    let record = ops::user(admin.directory.as_ref(), &address).await?;
     Ok(axum::Json(info(&admin, record).await))
 }
 
@@ -72,29 +66,36 @@ pub(super) async fn change(
     Named(address): Named<Mailbox>,
     Json(change): Json<UserChange>,
 ) -> ApiResult<axum::Json<UserInfo>> {
-    let _changing = admin.changing().await;
-    let mut record = user(&admin, &address).await?;
-    if let Some(suspended) = change.suspended {
-        record.suspended = suspended;
-    }
-    if let Some(text) = change.quota {
-        record.quota = quota(&text)?;
+    let directory = admin.directory.as_ref();
+    let mut record = ops::user(directory, &address).await?;
+    // All is understood before anything is changed.
+    let quota = change.quota.as_deref().map(quota).transpose()?;
+    if let Some(logins) = change.logins {
+        let (old, same) = (record.logins.clone(), |list: &[Mailbox], one: &Mailbox| list.iter().any(|l| l.same_as(one)));
+        for login in logins.iter().filter(|l| !same(&old, l)) {
+            record = ops::add_login(directory, &address, login).await?;
+        }
+        for login in old.iter().filter(|l| !same(&logins, l)) {
+            record = ops::remove_login(directory, &address, login).await?;
+        }
     }
     if let Some(name) = change.name {
-        record.name = Some(name).filter(|n| !n.is_empty());
+        record = ops::set_name(directory, &address, Some(name)).await?;
     }
-    if let Some(logins) = change.logins {
-        record.logins = logins;
+    if let Some(quota) = quota {
+        record = ops::set_quota(directory, &address, quota).await?;
     }
-    admin.directory.apply(vec![Change::PutUser(record.clone())]).await?;
+    if let Some(suspended) = change.suspended {
+        record = ops::set_suspended(directory, &address, suspended).await?;
+    }
     Ok(axum::Json(info(&admin, record).await))
 }
 
-pub(super) async fn remove(State(admin): State<Arc<Admin>>, Named(address): Named<Mailbox>) -> ApiResult<StatusCode> {
-    let _changing = admin.changing().await;
-    let record = user(&admin, &address).await?;
-    admin.directory.apply(vec![Change::RemoveUser(record.address)]).await?;
-    Ok(StatusCode::NO_CONTENT)
+/// Answers with the aliases that still name the user.
+pub(super) async fn remove(State(admin): State<Arc<Admin>>, Named(address): Named<Mailbox>) -> ApiResult<axum::Json<serde_json::Value>> {
+    let removed = ops::remove_user(admin.directory.as_ref(), &address).await?;
+    let aliases: Vec<String> = removed.aliases.iter().map(|a| a.address.to_string()).collect();
+    Ok(axum::Json(serde_json::json!({ "aliases": aliases })))
 }
 
 /// Sets the main password; app-passwords stay.
@@ -103,27 +104,18 @@ pub(super) async fn password(
     Named(address): Named<Mailbox>,
     Json(new): Json<NewPassword>,
 ) -> ApiResult<StatusCode> {
-    let record = user(&admin, &address).await?;
-    let fresh = secrets::credential(&admin, Secret::new(new.password)).await?;
-    let _changing = admin.changing().await;
-    let app = admin.directory.credential(&record.address).await?.map(|c| c.app).unwrap_or_default();
-    admin.directory.apply(vec![Change::PutCredential(record.address, CredentialRecord { app, ..fresh })]).await?;
+    let config = admin.config();
+    ops::set_password(admin.directory.as_ref(), &address, Secret::new(new.password), &config.auth.argon2, offers_scram(&config)).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// The record of a user that must be there.
-pub(super) async fn user(admin: &Admin, address: &Mailbox) -> ApiResult<UserRecord> {
-    match admin.directory.user(address).await? {
-        Some(record) => Ok(record),
-        None => {
-            Err(ApiError::not_found(format!("there is no user {address}; `pillarbox user list {}` shows those there are", address.domain)))
-        }
-    }
 }
 
 async fn info(admin: &Admin, record: UserRecord) -> UserInfo {
     let used = used_bytes(admin, &record.address).await;
     UserInfo::new(record, admin.default_quota(), used)
+}
+
+fn offers_scram(config: &Config) -> bool {
+    config.auth.mechanisms.iter().any(|m| m.starts_with("SCRAM-"))
 }
 
 /// A size, `none`, or `default` (which is no quota of the user's own).
