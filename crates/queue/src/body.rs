@@ -306,6 +306,11 @@ impl BodyFile {
         &self.path
     }
 
+    /// Whether it was just written and nobody keeps it yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.handle.lock().is_some()
+    }
+
     /// Makes content and name durable and keeps the file from now on. Blocks.
     pub(crate) fn persist(&self) -> io::Result<()> {
         let Some(disk) = &self.disk else { return Ok(()) };
@@ -354,6 +359,12 @@ impl Budget {
     /// Whether more than half is taken, so that what can be read again should not be kept.
     pub(crate) fn is_tight(&self) -> bool {
         self.used() > self.limit / 2
+    }
+
+    /// A lease of so many octets, if there are as many.
+    pub(crate) fn lease_of(self: &Arc<Self>, octets: u64) -> Option<Lease> {
+        let mut lease = self.lease();
+        lease.grow_to(octets).then_some(lease)
     }
 
     /// An empty lease, to be grown.

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A message's id in the queue: a 64-bit number, written as 13 characters of a lower-case base 32 that sorts as the number does.
 ///
-/// The upper bits are milliseconds since the epoch at acceptance, the lower ones a counter, so that ids made in one
-/// process are strictly increasing and a restart never repeats one.
+/// The upper 44 bits are milliseconds since the epoch at acceptance, the lower ones a scattered counter, so that ids made in one
+/// process are strictly increasing, a restart never repeats one, and the folders of parked mail fill evenly. 0 is no message's id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueId(pub u64);
 
@@ -67,6 +68,34 @@ impl<'de> Deserialize<'de> for QueueId {
     }
 }
 
+/// Gives out ids.
+#[derive(Debug)]
+pub(crate) struct Ids {
+    last: AtomicU64,
+    count: AtomicU64,
+}
+
+impl Ids {
+    /// None given out will be `last` or below.
+    pub(crate) fn after(last: u64) -> Self {
+        Self { last: AtomicU64::new(last), count: AtomicU64::new(0) }
+    }
+
+    /// The next one, at this time in milliseconds. A clock that went back does not matter.
+    pub(crate) fn next(&self, now: u64) -> QueueId {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let wished = (now << 20) | (count.wrapping_mul(0x9_e379) & 0xf_ffff);
+        let next = |last: u64| Some(wished.max(last.saturating_add(1)));
+        let last = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_else(|last| last);
+        QueueId(next(last).unwrap_or(wished))
+    }
+
+    /// The last one given out.
+    pub(crate) fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +108,29 @@ mod tests {
         for (n, text) in ids.iter().zip(&texts) {
             assert_eq!(text.parse::<QueueId>().unwrap(), QueueId(*n));
         }
+    }
+
+    #[test]
+    fn ids_grow_whatever_the_clock_does() {
+        let ids = Ids::after(QueueId(5 << 30).0);
+        let mut last = 5 << 30;
+        for now in [1_700_000_000_000, 1_700_000_000_000, 1_700_000_000_001, 3, 1_700_000_000_000, 1_800_000_000_000] {
+            for _ in 0..1000 {
+                let id = ids.next(now).0;
+                assert!(id > last);
+                last = id;
+            }
+        }
+        assert_eq!(ids.last(), last);
+        assert_eq!(last >> 20, 1_800_000_000_000);
+    }
+
+    #[test]
+    fn one_message_a_second_still_fills_all_folders() {
+        let ids = Ids::after(0);
+        let folders: std::collections::HashSet<String> =
+            (0..2000).map(|s| ids.next(1_700_000_000_000 + s * 1000).to_string()[9..11].to_owned()).collect();
+        assert!(folders.len() > 900, "{}", folders.len());
     }
 
     #[test]

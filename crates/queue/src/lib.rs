@@ -4,17 +4,33 @@
 
 pub mod body;
 mod body_writer;
+pub mod clock;
+mod deadlines;
+mod deferred;
 pub mod disk;
 pub mod envelope;
+mod events;
 pub mod fake;
 pub mod feed;
+mod finish;
+mod health;
 pub mod id;
 mod journal;
+mod keeper;
+mod queue;
+mod report;
+mod schedule;
+mod serve;
+mod start;
 pub mod transport;
 
 pub use body::Body;
 pub use body_writer::BodyWriter;
 pub use envelope::{Door, Envelope, Recipient, Route, Source, Status, UnixMillis};
 pub use feed::Feed;
+pub use health::{DiskHealth, JournalHealth, QueueHealth};
 pub use id::{BadQueueId, QueueId};
+pub use queue::{AcceptError, Hooks, Queue};
+pub use schedule::Transports;
+pub use start::{OpenError, Tools};
 pub use transport::{Delivery, Destination, Outcome, Outcomes, Transport};

@@ -16,6 +16,7 @@ use super::notes::{Note, Position, Start};
 use super::record::{END_SPAN, HEADER, Header, Kind, span};
 use super::segment::{Hold, Pool, Segment};
 use crate::disk::{Disk, DiskFile};
+use crate::id::Ids;
 
 /// Octets written before their waiters are woken, at most: company should not make a message late.
 const BATCH: u64 = 8 << 20;
@@ -103,7 +104,7 @@ struct Inbox {
 
 impl Journal {
     /// Opens a segment and starts the thread. `old` are the segments that a replay left in use, oldest first.
-    pub(crate) fn start(disk: Arc<dyn Disk>, pool: Arc<Pool>, start: Start, old: Vec<Arc<Segment>>) -> io::Result<Self> {
+    pub(crate) fn start(disk: Arc<dyn Disk>, pool: Arc<Pool>, start: Start, old: Vec<Arc<Segment>>, ids: Arc<Ids>) -> io::Result<Self> {
         let segment = Arc::new(pool.take()?);
         let mut segments: VecDeque<_> = old.into();
         segments.push_back(Arc::clone(&segment));
@@ -116,7 +117,7 @@ impl Journal {
             commits: AtomicU64::new(0),
             largest: pool.segment_size().saturating_sub(END_SPAN + 4096),
         });
-        let mut writer = Writer { disk, pool, start, segment, at: 0, synced: 0, shared: Arc::clone(&shared) };
+        let mut writer = Writer { disk, pool, start, ids, segment, at: 0, synced: 0, shared: Arc::clone(&shared) };
         writer.open_segment()?;
         let thread = std::thread::Builder::new().name("journal".into()).spawn(move || writer.run())?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
@@ -275,6 +276,7 @@ struct Writer {
     disk: Arc<dyn Disk>,
     pool: Arc<Pool>,
     start: Start,
+    ids: Arc<Ids>,
     segment: Arc<Segment>,
     /// Where the next record goes.
     at: u64,
@@ -447,7 +449,8 @@ impl Writer {
     }
 
     fn open_segment(&mut self) -> io::Result<()> {
-        let note = note_item(&Note::Start(self.start.clone()));
+        let last_id = self.start.last_id.max(self.ids.last());
+        let note = note_item(&Note::Start(Start { last_id, ..self.start.clone() }));
         self.put(&[note])?;
         self.sync()
     }

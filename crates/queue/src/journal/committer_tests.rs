@@ -19,7 +19,7 @@ pub(crate) fn start(disk: Arc<dyn Disk>, dir: &std::path::Path, size: u64) -> (J
     let found = replay(&disk, dir, &dir.join("damaged"), "boot").unwrap();
     let pool = Arc::new(Pool::new(Arc::clone(&disk), dir.into(), size, found.next_generation, found.empty));
     let start = Start { boot: "boot".into(), last_id: 0, version: "test".into() };
-    (Journal::start(disk, Arc::clone(&pool), start, found.segments).unwrap(), pool)
+    (Journal::start(disk, Arc::clone(&pool), start, found.segments, Arc::new(Ids::after(0))).unwrap(), pool)
 }
 
 fn again(dir: &std::path::Path) -> Replay {

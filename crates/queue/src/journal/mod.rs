@@ -9,7 +9,7 @@ mod replay;
 mod segment;
 
 pub(crate) use committer::{Journal, JournalError, NewMessage, Placed};
-pub(crate) use notes::{FileRef, Note, Position, Start, message_head};
-pub(crate) use record::{Kind, span};
-pub(crate) use replay::{Recovered, RecoveredBody, Replay, replay};
-pub(crate) use segment::{Hold, Pool, SIZES, Segment, remove_if_there};
+pub(crate) use notes::{FileRef, Note, Start, message_head};
+pub(crate) use record::Kind;
+pub(crate) use replay::{Recovered, RecoveredBody, Replay, ReplayError, replay};
+pub(crate) use segment::{Hold, Pool, SIZES, remove_if_there};

@@ -1,0 +1,255 @@
+//! Start-up: finds what is parked, by the index where it is right and by the envelopes where it is not.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::index::{Index, IndexEntry};
+use super::{Deferred, ReadError, read_envelope};
+use crate::disk::{Disk, parent};
+use crate::envelope::Envelope;
+use crate::id::QueueId;
+use crate::journal::remove_if_there;
+
+/// One parked message.
+pub(crate) enum Scanned {
+    /// The index knew it.
+    Known(QueueId, IndexEntry),
+    /// Read from its envelope.
+    Read(Box<Envelope>),
+}
+
+/// Why the scan cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ScanError {
+    #[error("{}: {error}", path.display())]
+    Io { path: PathBuf, error: io::Error },
+    #[error("{}: its format is {format}, newer than this version of the program knows; run the newer version", path.display())]
+    Newer { path: PathBuf, format: u32 },
+}
+
+/// Goes through the folder with as many threads as there are cores and calls `take` for each message, in no order. Files that cannot be
+/// used are moved to `aside`, and said so in the answer; what an unfinished parking or removal left is removed.
+pub(crate) fn scan(
+    deferred: &Deferred,
+    index: &Index,
+    aside: &Path,
+    take: impl Fn(&Index, Scanned) + Sync,
+) -> Result<Vec<String>, ScanError> {
+    let root = deferred.root();
+    let failed = |path: &Path| {
+        let path = path.to_path_buf();
+        move |error| ScanError::Io { path: path.clone(), error }
+    };
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(root).map_err(failed(root))? {
+        let path = entry.map_err(failed(root))?.path();
+        if path.is_dir() {
+            folders.push(path);
+        }
+    }
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).min(folders.len().max(1));
+    let next = AtomicUsize::new(0);
+    let damaged = Mutex::new(Vec::new());
+    let (index, next, damaged_ref, take, folders) = (index, &next, &damaged, &take, &folders);
+    std::thread::scope(|scope| {
+        let work = move || -> Result<(), ScanError> {
+            while let Some(folder) = folders.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let job = Folder { deferred, index, aside, damaged: damaged_ref };
+                job.scan(folder, take)?;
+            }
+            Ok(())
+        };
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        handles.into_iter().try_for_each(|handle| {
+            let panicked = |_| ScanError::Io { path: root.to_path_buf(), error: io::Error::other("a scanning thread ended unexpectedly") };
+            handle.join().map_err(panicked)?
+        })
+    })?;
+    Ok(damaged.into_inner())
+}
+
+struct Folder<'a> {
+    deferred: &'a Deferred,
+    index: &'a Index,
+    aside: &'a Path,
+    damaged: &'a Mutex<Vec<String>>,
+}
+
+impl Folder<'_> {
+    fn scan(&self, folder: &Path, take: &(impl Fn(&Index, Scanned) + Sync)) -> Result<(), ScanError> {
+        let failed = |error| ScanError::Io { path: folder.to_path_buf(), error };
+        let mut envelopes = Vec::new();
+        let mut messages = std::collections::HashSet::new();
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let Some((id, ending)) =
+                name.to_str().and_then(|n| n.split_once('.')).and_then(|(id, e)| Some((id.parse::<QueueId>().ok()?, e)))
+            else {
+                tracing::warn!(file = %folder.join(&name).display(), "not a file of the queue; it is left alone");
+                continue;
+            };
+            match ending {
+                "json" => envelopes.push(id),
+                "msg" => _ = messages.insert(id),
+                // Its content was not complete, or the former envelope is still in its place.
+                "new" => remove_if_there(&*self.deferred.disk, &folder.join(&name)).map_err(failed)?,
+                _ => tracing::warn!(file = %folder.join(&name).display(), "not a file of the queue; it is left alone"),
+            }
+        }
+        for id in envelopes {
+            if !messages.remove(&id) {
+                self.set_aside(id, "its message is missing")?;
+                continue;
+            }
+            self.envelope(id, take)?;
+        }
+        // Without an envelope, a message is one whose parking did not finish (the journal has it) or whose removal did (it is done).
+        for id in messages {
+            tracing::debug!(%id, "what an unfinished parking or removal left is removed");
+            remove_if_there(&*self.deferred.disk, &self.deferred.path(id, "msg")).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn envelope(&self, id: QueueId, take: &(impl Fn(&Index, Scanned) + Sync)) -> Result<(), ScanError> {
+        let path = self.deferred.path(id, "json");
+        let stamp = match stamp(&path) {
+            Ok(stamp) => stamp,
+            Err(error) => return Err(ScanError::Io { path, error }),
+        };
+        if let Some(entry) = self.index.entries.get(&id).filter(|entry| entry.stamp == stamp) {
+            take(self.index, Scanned::Known(id, entry.clone()));
+            return Ok(());
+        }
+        match read_envelope(&path) {
+            Ok(envelope) if envelope.id == id => {
+                take(self.index, Scanned::Read(Box::new(envelope)));
+                Ok(())
+            }
+            Ok(envelope) => self.set_aside(id, &format!("its envelope is that of {}", envelope.id)),
+            Err(ReadError::Newer(format)) => Err(ScanError::Newer { path, format }),
+            Err(ReadError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => Err(ScanError::Io { path, error }),
+            Err(error) => self.set_aside(id, &error.to_string()),
+        }
+    }
+
+    /// Moves what is left of a message to where an operator finds it.
+    fn set_aside(&self, id: QueueId, why: &str) -> Result<(), ScanError> {
+        let failed = |error| ScanError::Io { path: self.aside.to_path_buf(), error };
+        let disk: &dyn Disk = &*self.deferred.disk;
+        disk.create_dir(self.aside).map_err(failed)?;
+        for ending in ["json", "msg"] {
+            let from = self.deferred.path(id, ending);
+            if from.exists() {
+                disk.rename(&from, &self.aside.join(format!("{id}.{ending}"))).map_err(failed)?;
+                disk.sync_dir(&parent(&from)).map_err(failed)?;
+            }
+        }
+        disk.sync_dir(self.aside).map_err(failed)?;
+        tracing::error!(%id, %why, aside = %self.aside.display(), "a parked message is damaged and was set aside: it will not be delivered until someone mends it");
+        self.damaged.lock().push(format!("{id}: {why} (kept in {})", self.aside.display()));
+        Ok(())
+    }
+}
+
+/// What tells one version of an envelope's file from another.
+pub(crate) fn stamp(path: &Path) -> io::Result<(i64, u32)> {
+    let meta = fs::metadata(path)?;
+    Ok((meta.mtime().wrapping_mul(1_000_000_000).wrapping_add(meta.mtime_nsec()), u32::try_from(meta.len()).unwrap_or(u32::MAX)))
+}
+
+/// The stamp of a parked message's envelope, where it can be had.
+pub(crate) fn stamp_of(deferred: &Deferred, id: QueueId) -> Option<(i64, u32)> {
+    stamp(&deferred.path(id, "json")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::Body;
+    use crate::disk::RealDisk;
+    use crate::envelope::{Recipient, Route};
+    use std::sync::Arc;
+
+    fn set_up() -> (tempfile::TempDir, Deferred) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("deferred");
+        fs::create_dir(&root).unwrap();
+        (dir, Deferred::new(Arc::new(RealDisk), root))
+    }
+
+    fn park(deferred: &Deferred, ids: std::ops::Range<u64>) {
+        let batch: Vec<_> = ids
+            .map(|id| {
+                let recipient = Recipient::new("bob@example.org".parse().unwrap(), Route::Relay);
+                let id = QueueId(id << 10);
+                (Envelope::new(id, "ada@example.net".parse().unwrap(), vec![recipient]), Body::from_bytes("x"))
+            })
+            .collect();
+        deferred.park(&batch).unwrap();
+    }
+
+    fn run(deferred: &Deferred, dir: &tempfile::TempDir) -> (Vec<u64>, Vec<String>) {
+        let found = Mutex::new(Vec::new());
+        let damaged = scan(deferred, &Index::default(), &dir.path().join("damaged"), |_, scanned| match scanned {
+            Scanned::Read(envelope) => found.lock().push(envelope.id.0 >> 10),
+            Scanned::Known(..) => panic!("there is no index"),
+        })
+        .unwrap();
+        let mut found = found.into_inner();
+        found.sort_unstable();
+        (found, damaged)
+    }
+
+    #[test]
+    fn everything_parked_is_found_in_its_many_folders() {
+        let (dir, deferred) = set_up();
+        park(&deferred, 1..200);
+        assert!(fs::read_dir(deferred.root()).unwrap().count() > 100);
+        assert_eq!(run(&deferred, &dir), ((1..200).collect(), vec![]));
+    }
+
+    #[test]
+    fn leftovers_go_and_damage_is_set_aside() {
+        let (dir, deferred) = set_up();
+        park(&deferred, 1..8);
+        let path = |n: u64, ending| deferred.path(QueueId(n << 10), ending);
+        fs::remove_file(path(1, "json")).unwrap();
+        fs::remove_file(path(2, "msg")).unwrap();
+        fs::write(path(3, "json"), "{\"format\": 1, \"env").unwrap();
+        fs::write(path(4, "new"), "half an upd").unwrap();
+        fs::copy(path(5, "json"), path(6, "json")).unwrap();
+        let (found, damaged) = run(&deferred, &dir);
+        assert_eq!(found, [4, 5, 7]);
+        assert_eq!(damaged.len(), 3, "{damaged:?}");
+        assert!(!path(1, "msg").exists() && !path(4, "new").exists());
+        let kept = |n: u64, ending: &str| dir.path().join(format!("damaged/{}.{ending}", QueueId(n << 10))).exists();
+        assert!(kept(2, "json") && kept(3, "json") && kept(3, "msg") && kept(6, "msg"));
+        assert_eq!(run(&deferred, &dir), (vec![4, 5, 7], vec![]));
+    }
+
+    #[test]
+    fn a_newer_format_stops_the_start() {
+        let (dir, deferred) = set_up();
+        park(&deferred, 1..2);
+        fs::write(deferred.path(QueueId(1 << 10), "json"), r#"{"format": 99, "envelope": {}}"#).unwrap();
+        let result = scan(&deferred, &Index::default(), dir.path(), |_, _| {});
+        assert!(matches!(result, Err(ScanError::Newer { format: 99, .. })));
+    }
+
+    #[test]
+    fn strangers_files_are_left_alone() {
+        let (dir, deferred) = set_up();
+        park(&deferred, 1..2);
+        let folder = parent(&deferred.path(QueueId(1 << 10), "json"));
+        fs::write(folder.join("README"), "x").unwrap();
+        fs::write(folder.join("0123456789abc.bak"), "x").unwrap();
+        assert_eq!(run(&deferred, &dir).0, [1]);
+        assert!(folder.join("README").exists() && folder.join("0123456789abc.bak").exists());
+    }
+}
