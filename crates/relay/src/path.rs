@@ -4,14 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use pillarbox_smtp::{Domain, Reply, Secret};
+use tokio::sync::OnceCell;
 
 use crate::dane::{self, Finding};
 use crate::dns::hosts::{AddressPolicy, MailHost};
+use crate::mta_sts::{Found, Mode};
 use crate::replies;
 use crate::route::{HostHop, LmtpHop, NextHop};
-use crate::session::{Credentials, Endpoint};
+use crate::session::{Credentials, Endpoint, TlsTrouble};
 use crate::shared::Shared;
 use crate::tls::{Policy, Reason};
+use crate::tlsrpt::PolicyInfo;
 
 /// Addresses tried for one destination in one go.
 pub(crate) const MAX_ADDRESSES: usize = 10;
@@ -21,6 +24,8 @@ pub(crate) struct Path {
     /// Hosts, best first.
     pub(crate) hosts: Vec<MailHost>,
     kind: Kind,
+    /// The domain's MTA-STS policy, looked for once when a host without DANE asks.
+    sts: OnceCell<Found>,
 }
 
 enum Kind {
@@ -45,12 +50,25 @@ impl From<Reply> for NoPath {
     }
 }
 
-/// What one host must show, and the reason to give when it may not be used at all.
+/// What one host must show.
+#[derive(Debug, Clone)]
+pub(crate) struct Demand {
+    /// Of TLS.
+    pub(crate) policy: Policy,
+    /// Find out what verification says without insisting on it (MTA-STS in mode `testing`).
+    pub(crate) judge: bool,
+    /// What already failed without keeping mail back.
+    pub(crate) note: Option<TlsTrouble>,
+    /// The policy as TLS reports name it; only for MX hosts.
+    pub(crate) info: Option<PolicyInfo>,
+}
+
+/// Whether a host may be used, and how.
 pub(crate) enum HostPolicy {
-    /// Connect under this policy.
-    Use(Policy),
-    /// Not now.
-    Skip(Reply),
+    /// Connect under this demand.
+    Use(Demand),
+    /// Not now, for this reason; the demand's note says it to TLS reports.
+    Skip(Reply, Demand),
 }
 
 impl Path {
@@ -62,16 +80,16 @@ impl Path {
                 let port = shared.config.port;
                 let policy = AddressPolicy { deny: &shared.config.deny_networks, prefer_v6, ourselves: &shared.ourselves, port };
                 let found = shared.resolver.mail_hosts(domain, &policy).await?;
-                Ok(Self { hosts: found.hosts, kind: Kind::Mx { domain: domain.clone(), mx_secure: found.mx_secure } })
+                Ok(Self { hosts: found.hosts, kind: Kind::Mx { domain: domain.clone(), mx_secure: found.mx_secure }, sts: OnceCell::new() })
             }
             NextHop::Host(hop) => {
                 let hosts = vec![named(shared, &hop.host, prefer_v6).await?];
-                Ok(Self { hosts, kind: Kind::Host(hop.clone()) })
+                Ok(Self { hosts, kind: Kind::Host(hop.clone()), sts: OnceCell::new() })
             }
             NextHop::Lmtp(hop) => match hop.as_ref() {
                 LmtpHop::Tcp { host, port } => {
                     let hosts = vec![named(shared, host, prefer_v6).await?];
-                    Ok(Self { hosts, kind: Kind::LmtpTcp { port: *port } })
+                    Ok(Self { hosts, kind: Kind::LmtpTcp { port: *port }, sts: OnceCell::new() })
                 }
                 LmtpHop::Unix(path) => {
                     let host = MailHost {
@@ -82,7 +100,7 @@ impl Path {
                         expanded: None,
                         trouble: None,
                     };
-                    Ok(Self { hosts: vec![host], kind: Kind::LmtpUnix(path.clone()) })
+                    Ok(Self { hosts: vec![host], kind: Kind::LmtpUnix(path.clone()), sts: OnceCell::new() })
                 }
             },
         }
@@ -101,27 +119,73 @@ impl Path {
 
     /// What a host must show. DANE comes before MTA-STS, which comes before taking what is offered.
     pub(crate) async fn policy(&self, shared: &Shared, host: &MailHost) -> HostPolicy {
+        let plain = |policy| HostPolicy::Use(Demand { policy, judge: false, note: None, info: None });
         match &self.kind {
-            Kind::Mx { domain, mx_secure } => {
-                if shared.config.dane && *mx_secure {
-                    match dane::find(&shared.resolver, host, domain.as_str(), shared.config.port).await {
-                        Finding::Usable(set) => return HostPolicy::Use(Policy::Dane(set)),
-                        Finding::Unusable => return HostPolicy::Use(Policy::Encrypted),
-                        Finding::Failed(reply) => return HostPolicy::Skip(reply),
-                        Finding::None => {}
-                    }
-                }
-                HostPolicy::Use(Policy::Opportunistic)
-            }
+            Kind::Mx { domain, mx_secure } => self.mx_policy(shared, host, domain, *mx_secure).await,
             // A password, or TLS from the first byte, is meant for one host and no other.
-            Kind::Host(hop) if hop.implicit_tls || hop.user.is_some() => HostPolicy::Use(Policy::Verified(Reason::Smarthost)),
-            Kind::Host(_) | Kind::LmtpTcp { .. } | Kind::LmtpUnix(_) => HostPolicy::Use(Policy::Opportunistic),
+            Kind::Host(hop) if hop.implicit_tls || hop.user.is_some() => plain(Policy::Verified(Reason::Smarthost)),
+            Kind::Host(_) | Kind::LmtpTcp { .. } | Kind::LmtpUnix(_) => plain(Policy::Opportunistic),
         }
+    }
+
+    async fn mx_policy(&self, shared: &Shared, host: &MailHost, domain: &Domain, mx_secure: bool) -> HostPolicy {
+        let info = |kind: &str, lines: Vec<String>, mx_host: Vec<String>| {
+            let (policy_type, policy_domain) = (kind.to_owned(), domain.to_string());
+            Some(PolicyInfo { policy_type, policy_string: lines, policy_domain, mx_host })
+        };
+        let mut demand = Demand { policy: Policy::Opportunistic, judge: false, note: None, info: info("no-policy-found", vec![], vec![]) };
+        if shared.config.dane && mx_secure {
+            match dane::find(&shared.resolver, host, domain.as_str(), shared.config.port).await {
+                Finding::Usable(set) => {
+                    demand.info = info("tlsa", set.records.iter().map(ToString::to_string).collect(), vec![]);
+                    demand.policy = Policy::Dane(set);
+                    return HostPolicy::Use(demand);
+                }
+                Finding::Unusable => {
+                    demand.policy = Policy::Encrypted;
+                    demand.note = Some(TlsTrouble { result: "tlsa-invalid", detail: "no TLSA record is usable".into() });
+                    demand.info = info("tlsa", vec![], vec![]);
+                }
+                Finding::Failed(reply) => {
+                    demand.note = Some(TlsTrouble { result: "dnssec-invalid", detail: reply.to_string() });
+                    demand.info = info("tlsa", vec![], vec![]);
+                    return HostPolicy::Skip(reply, demand);
+                }
+                Finding::None => {}
+            }
+        }
+        let Some(cache) = &shared.sts else { return HostPolicy::Use(demand) };
+        let found = self.sts.get_or_init(|| async { cache.find(&shared.means(), domain).await }).await;
+        let trouble = found.trouble.clone().map(|(result, detail)| TlsTrouble { result, detail });
+        demand.note = trouble.or(demand.note);
+        let Some(policy) = &found.policy else { return HostPolicy::Use(demand) };
+        demand.info = info("sts", policy.lines(), policy.mx.clone());
+        let listed = policy.allows(&host.name);
+        if !listed {
+            demand.note = Some(TlsTrouble { result: "validation-failure", detail: "the policy does not name this MX host".into() });
+        }
+        match policy.mode {
+            Mode::Enforce if !listed => return HostPolicy::Skip(replies::not_in_policy(&host.name), demand),
+            Mode::Enforce => demand.policy = Policy::Verified(Reason::MtaSts),
+            Mode::Testing => demand.judge = listed,
+            Mode::None => {}
+        }
+        HostPolicy::Use(demand)
     }
 
     /// TLS from the first byte.
     pub(crate) fn implicit_tls(&self) -> bool {
         matches!(&self.kind, Kind::Host(hop) if hop.implicit_tls)
+    }
+
+    /// What DNS says of the domain: MX records proved by DNSSEC.
+    pub(crate) fn mx_secure(&self) -> bool {
+        matches!(self.kind, Kind::Mx { mx_secure: true, .. })
+    }
+
+    /// By MX.
+    pub(crate) fn is_mx(&self) -> bool {
+        matches!(self.kind, Kind::Mx { .. })
     }
 
     /// LMTP instead of SMTP.

@@ -3,11 +3,13 @@
 //! Decided once per session, since each host offers something else. What cannot go gets its outcome here; the rest becomes
 //! groups of recipients that share a reverse path and a message.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use pillarbox_message::downgrade;
+use pillarbox_message::downgrade::{self, Hop, Unconvertible};
+use pillarbox_message::header;
 use pillarbox_queue::{Body, Delivery, Envelope, Outcome, Recipient};
 use pillarbox_smtp::{BodyType, DeliverBy, MailParams, OriginalRecipient, RcptParams, Reply, ReversePath};
 
@@ -33,6 +35,17 @@ impl From<&Delivery> for Work {
     fn from(delivery: &Delivery) -> Self {
         let Delivery { envelope, recipients, body, .. } = delivery;
         Self { envelope: envelope.clone(), recipients: recipients.clone(), body: body.clone() }
+    }
+}
+
+impl Work {
+    /// `TLS-Required: No` (RFC 8689 §5): the sender would rather have it delivered than protected. REQUIRETLS outweighs it.
+    pub(crate) async fn is_lenient(&self) -> bool {
+        if self.envelope.require_tls {
+            return false;
+        }
+        let Ok(header) = self.body.header().await else { return false };
+        header::first(&header, "TLS-Required").is_some_and(|field| field.text().trim().eq_ignore_ascii_case("no"))
     }
 }
 
@@ -89,19 +102,19 @@ pub(crate) async fn prepare(session: &Session, work: &Work, group: &Group<'_>) -
         true => work.body.prefixed(envelope.forward_header.clone()),
         false => work.body.clone(),
     };
-    let (content, body_type) = content(session, envelope, &body).await?;
-    if let Some(limit) = capabilities.max_size.filter(|&limit| content.len() > limit) {
-        return Err(failed(replies::too_large(host, content.len(), limit)));
-    }
-    let mut smtputf8 = false;
+    let from_needs = group.from.mailbox().is_some_and(|m| !m.is_ascii());
+    let mut header_needs = false;
     if envelope.smtputf8 {
-        let header_needs = downgrade::needs_smtputf8(&work.body.header().await.map_err(unreadable)?);
-        let from_needs = group.from.mailbox().is_some_and(|m| !m.is_ascii());
-        let some_rcpt_needs = group.members.iter().any(|(_, r)| !r.address.is_ascii());
-        if (header_needs || from_needs) && !capabilities.smtputf8 {
+        if from_needs && !capabilities.smtputf8 {
             return Err(failed(replies::needs_smtputf8(host)));
         }
-        smtputf8 = capabilities.smtputf8 && (header_needs || from_needs || some_rcpt_needs);
+        header_needs = downgrade::needs_smtputf8(&work.body.header().await.map_err(unreadable)?);
+    }
+    let some_rcpt_needs = group.members.iter().any(|(_, r)| !r.address.is_ascii());
+    let smtputf8 = capabilities.smtputf8 && (header_needs || from_needs || some_rcpt_needs);
+    let (content, body_type) = content(session, envelope.body, &body, header_needs && !smtputf8).await?;
+    if let Some(limit) = capabilities.max_size.filter(|&limit| content.len() > limit) {
+        return Err(failed(replies::too_large(host, content.len(), limit)));
     }
     let mail = MailParams {
         size: Some(content.len()),
@@ -135,38 +148,43 @@ pub(crate) fn rcpt<'a>(slot: usize, recipient: &'a Recipient) -> Rcpt<'a> {
     Rcpt { slot, to: &recipient.address, params: RcptParams { notify: recipient.notify, orcpt } }
 }
 
-/// The message in a form that the host takes, converted where it must be.
-async fn content(session: &Session, envelope: &Envelope, body: &Body) -> Result<(Content, BodyType), Outcome> {
+/// The message in a form that the host takes, converted where it must be; `ascii_header` when it takes no UTF-8 in headers.
+async fn content(session: &Session, holds: BodyType, body: &Body, ascii_header: bool) -> Result<(Content, BodyType), Outcome> {
     let (capabilities, host) = (&session.capabilities, session.label.as_str());
-    let target = match envelope.body {
-        BodyType::SevenBit => return Ok((Content::lines(body).await.map_err(unreadable)?, BodyType::SevenBit)),
-        BodyType::EightBitMime if capabilities.eight_bit_mime => {
-            return Ok((Content::lines(body).await.map_err(unreadable)?, BodyType::EightBitMime));
-        }
-        BodyType::BinaryMime if capabilities.binary_mime => return Ok((Content::Binary(body.clone()), BodyType::BinaryMime)),
-        BodyType::BinaryMime if capabilities.eight_bit_mime => BodyType::EightBitMime,
-        BodyType::EightBitMime | BodyType::BinaryMime => BodyType::SevenBit,
+    let fits = match holds {
+        BodyType::SevenBit => true,
+        BodyType::EightBitMime => capabilities.eight_bit_mime,
+        BodyType::BinaryMime => capabilities.binary_mime,
     };
+    if fits && !ascii_header {
+        let content = match holds {
+            BodyType::BinaryMime => Content::Binary(body.clone()),
+            _ => Content::lines(body).await.map_err(unreadable)?,
+        };
+        return Ok((content, holds));
+    }
     if body.len() > MAX_CONVERTED {
-        return Err(Outcome::Failed { reply: replies::cannot_convert(host) });
+        return Err(Outcome::Failed { reply: replies::cannot_convert(host, "it is too large") });
     }
     let bytes = body.bytes().await.map_err(unreadable)?;
-    match tokio::task::spawn_blocking(move || convert(&bytes, target)).await {
-        Ok(Some(converted)) => Ok((Content::from_bytes(converted), target)),
-        Ok(None) => Err(Outcome::Failed { reply: replies::cannot_convert(host) }),
-        Err(e) => Err(unreadable(e.into())),
+    let hop = Hop { eight_bit: capabilities.eight_bit_mime, utf8_header: !ascii_header, short_lines: holds == BodyType::BinaryMime };
+    let converted = tokio::task::spawn_blocking(move || match downgrade::convert(&bytes, hop) {
+        Ok(Cow::Borrowed(_)) => Ok(bytes),
+        Ok(Cow::Owned(converted)) => Ok(Bytes::from(converted)),
+        Err(why) => Err(why),
+    });
+    match converted.await.map_err(|e| unreadable(e.into()))? {
+        Ok(converted) => {
+            let now = if hop.eight_bit && holds != BodyType::SevenBit { BodyType::EightBitMime } else { BodyType::SevenBit };
+            Ok((Content::from_bytes(converted), now))
+        }
+        Err(Unconvertible::Address(_)) => Err(Outcome::Failed { reply: replies::needs_smtputf8(host) }),
+        Err(why) => Err(Outcome::Failed { reply: replies::cannot_convert(host, &why.to_string()) }),
     }
 }
 
 fn unreadable(error: std::io::Error) -> Outcome {
     Outcome::Deferred { reply: replies::body_unreadable(&pillarbox_smtp::printable(error.to_string().as_bytes())) }
-}
-
-fn convert(message: &Bytes, target: BodyType) -> Option<Bytes> {
-    if downgrade::needs(message).body <= target {
-        return Some(message.clone());
-    }
-    None
 }
 
 fn unix_seconds() -> u64 {

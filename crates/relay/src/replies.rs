@@ -63,8 +63,8 @@ pub(crate) fn lost(host: &str, phase: &str, why: &str) -> Reply {
 }
 
 /// The host said something that is no SMTP reply.
-pub(crate) fn garbled(host: &str, phase: &str) -> Reply {
-    transient(5, 0, format!("{host}: no SMTP reply {phase}"))
+pub(crate) fn garbled(host: &str, phase: &str, why: &str) -> Reply {
+    transient(5, 0, format!("{host}: no proper reply {phase}: {why}"))
 }
 
 /// The policy of the destination demands TLS that could not be had.
@@ -113,8 +113,13 @@ pub(crate) fn needs_smtputf8(host: &str) -> Reply {
 }
 
 /// RFC 6152 §3: conversion was needed and impossible.
-pub(crate) fn cannot_convert(host: &str) -> Reply {
-    Reply::new(554, EnhancedCode(5, 6, 3), format!("{host} takes no 8-bit mail, and this message cannot be converted"))
+pub(crate) fn cannot_convert(host: &str, why: &str) -> Reply {
+    Reply::new(554, EnhancedCode(5, 6, 3), format!("{host} takes less than this message needs, and it cannot be converted: {why}"))
+}
+
+/// RFC 8461 §5: the domain's policy does not name this host.
+pub(crate) fn not_in_policy(host: &str) -> Reply {
+    transient(7, 5, format!("{host} is not among the hosts that the domain's MTA-STS policy allows"))
 }
 
 /// RFC 2852 §4.1.4.1: the message was to be returned when late, and it is.

@@ -1,18 +1,22 @@
 //! Serving one destination: a session that outlives its messages, other hosts when one fails, and each recipient's outcome.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pillarbox_queue::{Delivery, Destination, Feed, Outcome, Outcomes};
 use pillarbox_smtp::Reply;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use crate::path::{HostPolicy, MAX_ADDRESSES, NoPath, Path};
+use crate::path::{Demand, HostPolicy, MAX_ADDRESSES, NoPath, Path};
 use crate::plan::{self, Work};
 use crate::replies;
 use crate::route::NextHop;
-use crate::session::{Dial, Endpoint, Fate, Job, Session, open};
+use crate::session::{Dial, Endpoint, Fate, Job, Session, TlsTrouble, open};
 use crate::shared::Shared;
+use crate::tls::Policy;
+use crate::tlsrpt::SessionResult;
 
 /// No further address is tried once a destination has cost this much time.
 const CONNECT_TIME: std::time::Duration = std::time::Duration::from_secs(300);
@@ -67,6 +71,7 @@ impl Run {
         let mut outcomes: Vec<Option<Outcome>> = vec![None; delivery.recipients.len()];
         let (mut relay, mut tls) = (String::new(), String::new());
         let mut breaks = 0;
+        let mut keep = true;
         loop {
             let open: Vec<usize> = (0..outcomes.len()).filter(|&slot| outcomes.get(slot).is_some_and(Option::is_none)).collect();
             if open.is_empty() {
@@ -74,26 +79,34 @@ impl Run {
             }
             let mut session = match self.session.take() {
                 Some(session) => session,
-                None => match self.connect().await {
-                    Ok(session) => session,
-                    Err(trouble) => {
-                        let outcome = match trouble {
-                            NoPath::Never(reply) => Outcome::Failed { reply },
-                            NoPath::Down(reply) => {
-                                self.feed.destination_down(reply.clone());
-                                Outcome::Deferred { reply }
-                            }
-                        };
-                        fill(&mut outcomes, &outcome);
-                        break;
+                None => {
+                    let mut opened = self.connect(false).await;
+                    if matches!(&opened, Err(NoPath::Down(_))) && work.is_lenient().await {
+                        opened = self.connect(true).await;
+                        // For this message alone: others want the policies kept.
+                        keep = opened.is_err();
                     }
-                },
+                    match opened {
+                        Ok(session) => session,
+                        Err(trouble) => {
+                            let outcome = match trouble {
+                                NoPath::Never(reply) => Outcome::Failed { reply },
+                                NoPath::Down(reply) => {
+                                    self.feed.destination_down(reply.clone());
+                                    Outcome::Deferred { reply }
+                                }
+                            };
+                            fill(&mut outcomes, &outcome);
+                            break;
+                        }
+                    }
+                }
             };
             let was_used = session.is_used();
             relay.clone_from(&session.label);
             tls.clone_from(&session.security.tls);
             match serve(&mut session, &work, &open, &mut outcomes).await {
-                None if session.is_exhausted() => session.quit().await,
+                None if session.is_exhausted() || !keep => session.quit().await,
                 None => {
                     self.failed.clear();
                     self.session = Some(session);
@@ -114,8 +127,9 @@ impl Run {
         delivery.finish(Outcomes { each: each.collect(), relay, tls });
     }
 
-    /// Opens a session with the first host and address that will have one.
-    async fn connect(&mut self) -> Result<Session, NoPath> {
+    /// Opens a session with the first host and address that will have one. With `lenient`, for messages that say so (RFC 8689
+    /// §5), policies that other people published bind no one.
+    async fn connect(&mut self, lenient: bool) -> Result<Session, NoPath> {
         let shared = self.shared.clone();
         let path = Path::find(&shared, &self.hop).await?;
         let started = Instant::now();
@@ -128,13 +142,18 @@ impl Run {
                 last = Some(trouble.clone());
                 continue;
             }
-            let policy = match path.policy(&shared, host).await {
-                HostPolicy::Use(policy) => policy,
-                HostPolicy::Skip(reply) => {
+            let mut demand = match path.policy(&shared, host).await {
+                HostPolicy::Use(demand) => demand,
+                HostPolicy::Skip(_, demand) if lenient => demand,
+                HostPolicy::Skip(reply, demand) => {
+                    count(&shared, &demand, &host.name, None, demand.note.clone());
                     last = Some(reply);
                     continue;
                 }
             };
+            if lenient && path.is_mx() {
+                demand.policy = Policy::Opportunistic;
+            }
             for endpoint in path.endpoints(&shared, host) {
                 if tried >= MAX_ADDRESSES || started.elapsed() >= CONNECT_TIME {
                     break;
@@ -144,27 +163,38 @@ impl Run {
                     continue;
                 }
                 tried += 1;
-                let source = match &endpoint {
-                    Endpoint::Tcp(address) => shared.source_for(address.ip()),
+                let ip = match &endpoint {
+                    Endpoint::Tcp(address) => Some(address.ip()),
                     Endpoint::Unix(_) => None,
                 };
                 let dial = Dial {
                     host: &host.name,
                     endpoint,
-                    source,
-                    policy: &policy,
+                    source: ip.and_then(|ip| shared.source_for(ip)),
+                    policy: &demand.policy,
                     implicit_tls: path.implicit_tls(),
                     lmtp: path.is_lmtp(),
                     credentials: path.credentials().await.map_err(NoPath::Down)?,
                     helo: &shared.helo,
                     tls: &shared.tls,
                     timeouts: shared.timeouts,
-                    judge: false,
+                    judge: demand.judge,
                 };
                 match open(&dial).await {
-                    Ok(session) => return Ok(session),
+                    Ok(session) => {
+                        let plain = session.security.tls.is_empty() && session.security.would_fail.is_none();
+                        let plain = plain.then(|| TlsTrouble { result: "starttls-not-supported", detail: "no STARTTLS offered".into() });
+                        let failure = session.security.would_fail.clone().or(demand.note.clone()).or(plain);
+                        count(&shared, &demand, &host.name, ip, failure);
+                        metrics::counter!("pillarbox_relay_connections_total", "result" => "open").increment(1);
+                        return Ok(session);
+                    }
                     Err(refusal) => {
                         tracing::debug!(host = %label, reply = %refusal.reply, "a host gave no session");
+                        metrics::counter!("pillarbox_relay_connections_total", "result" => "failed").increment(1);
+                        if refusal.tls.is_some() {
+                            count(&shared, &demand, &host.name, ip, refusal.tls);
+                        }
                         self.failed.insert(label);
                         last = Some(refusal.reply);
                     }
@@ -174,6 +204,13 @@ impl Run {
         self.failed.clear();
         Err(NoPath::Down(last.unwrap_or_else(|| replies::unreachable(&hop_name(&self.hop), "no host answered"))))
     }
+}
+
+/// Counts a session for TLS reports.
+fn count(shared: &Shared, demand: &Demand, host: &str, address: Option<IpAddr>, failure: Option<TlsTrouble>) {
+    let (Some(counter), Some(policy)) = (&shared.counter, demand.info.clone()) else { return };
+    let failure = failure.map(|trouble| (trouble.result, trouble.detail));
+    counter.record(OffsetDateTime::now_utc(), &SessionResult { policy, host, address, failure });
 }
 
 fn label(host: &str, endpoint: &Endpoint) -> String {

@@ -1,19 +1,24 @@
 //! What all deliveries share: settings, resolver, TLS configurations, and what was found out about ourselves.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use pillarbox_config::{Config, Relay as RelayConfig};
 use pillarbox_smtp::Domain;
+use time::OffsetDateTime;
 
 use crate::RelayError;
 use crate::dns::Resolver;
 use crate::health::Ipv6;
+use crate::https::Means;
+use crate::mta_sts::PolicyCache;
 use crate::ourselves::Ourselves;
 use crate::route::Routes;
 use crate::session::Timeouts;
 use crate::tls::TlsClients;
+use crate::tlsrpt::Counter;
 
 /// One state of the configuration, and what hangs on it.
 pub(crate) struct Shared {
@@ -22,9 +27,15 @@ pub(crate) struct Shared {
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) tls: TlsClients,
     pub(crate) ourselves: Arc<Ourselves>,
+    /// `paths.state`.
+    pub(crate) state: PathBuf,
     /// What we say in EHLO.
     pub(crate) helo: Domain,
     pub(crate) timeouts: Timeouts,
+    /// Policies of other domains; `None`: MTA-STS is off.
+    pub(crate) sts: Option<Arc<PolicyCache>>,
+    /// Counts for TLS reports; `None`: nobody gets any.
+    pub(crate) counter: Option<Arc<Counter>>,
     /// Whether our IPv6 address is one that others will take mail from.
     pub(crate) ipv6: Arc<RwLock<Ipv6>>,
 }
@@ -35,7 +46,16 @@ impl Shared {
         let resolver = Resolver::new(&config.dns.servers, relay.dane, &config.dns.trust_anchor)?;
         let helo = Domain::new(&config.hostname).unwrap_or_else(|_| Domain::literal(IpAddr::from([127, 0, 0, 1])));
         let timeouts = Timeouts { connect: relay.connect_timeout, ..timeouts };
+        let state = &config.paths.state;
+        let sts = || Arc::new(PolicyCache::new(state.join("mta-sts"), relay.mta_sts_port));
+        let counter = || Arc::new(Counter::open(state.join("tlsrpt"), OffsetDateTime::now_utc()));
+        let kept = |of: Option<&Shared>| (of.and_then(|s| s.sts.clone()), of.and_then(|s| s.counter.clone()));
+        let (old_sts, old_counter) =
+            kept(before.filter(|before| before.state == *state && before.config.mta_sts_port == relay.mta_sts_port));
         Ok(Self {
+            sts: relay.mta_sts.then(|| old_sts.unwrap_or_else(sts)),
+            counter: relay.tls_reports.then(|| old_counter.unwrap_or_else(counter)),
+            state: state.clone(),
             routes: Routes::new(&relay)?,
             resolver: Arc::new(resolver),
             tls: TlsClients::new(&relay.ca_file)?,
@@ -45,6 +65,11 @@ impl Shared {
             ipv6: before.map_or_else(Arc::default, |before| before.ipv6.clone()),
             config: relay,
         })
+    }
+
+    /// For HTTPS requests.
+    pub(crate) fn means(&self) -> Means<'_> {
+        Means { resolver: &self.resolver, tls: &self.tls, deny: &self.config.deny_networks }
     }
 
     /// Our configured address for a family.

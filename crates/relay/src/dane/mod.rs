@@ -87,6 +87,27 @@ impl TlsaRecord {
     }
 }
 
+impl std::fmt::Display for TlsaRecord {
+    /// As in a zone file: `3 1 1 ABCD…`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let usage = match self.usage {
+            Usage::TrustAnchor => 2,
+            Usage::EndEntity => 3,
+        };
+        let selector = match self.selector {
+            Selector::Certificate => 0,
+            Selector::PublicKey => 1,
+        };
+        let matching = match self.matching {
+            Matching::Exact => 0,
+            Matching::Sha256 => 1,
+            Matching::Sha512 => 2,
+        };
+        write!(f, "{usage} {selector} {matching} ")?;
+        self.data.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
+    }
+}
+
 /// The usable records among `all`, with those of a weaker digest dropped where a stronger one stands beside them (RFC 7671 §9).
 pub fn usable(all: &[TLSA]) -> Vec<TlsaRecord> {
     let records: Vec<TlsaRecord> = all.iter().take(MAX_RECORDS).filter_map(TlsaRecord::usable).collect();

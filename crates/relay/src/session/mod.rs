@@ -60,8 +60,8 @@ pub(crate) struct Security {
     pub(crate) authenticated: bool,
     /// Stays on this machine.
     pub(crate) local: bool,
-    /// The certificate chain shown, DER.
-    pub(crate) chain: Vec<Vec<u8>>,
+    /// The certificate shown, DER.
+    pub(crate) certificate: Option<Vec<u8>>,
     /// Why an accepted certificate would have failed verification (asked for by MTA-STS in mode `testing`).
     pub(crate) would_fail: Option<TlsTrouble>,
 }
@@ -88,7 +88,7 @@ impl Broken {
             Self::Io(error) => replies::lost(host, phase, &io_reason(error)),
             Self::Closed => replies::lost(host, phase, "closed by the host"),
             Self::Silent => replies::lost(host, phase, "no reply in time"),
-            Self::Garbled(_) => replies::garbled(host, phase),
+            Self::Garbled(error) => replies::garbled(host, phase, &error.to_string()),
             Self::Bye(reply) => reply.clone(),
         }
     }

@@ -222,7 +222,7 @@ async fn handshake(session: Session, dial: &Dial<'_>) -> Result<Session, Refusal
         tls: format!("{version} {}", dial.policy.name()),
         authenticated: dial.policy.authenticates(),
         local: false,
-        chain: chain.iter().map(|c| c.to_vec()).collect(),
+        certificate: chain.first().map(|c| c.to_vec()),
         would_fail,
     };
     let mut fresh = Session::new(Stream::Tls(Box::new(stream)), host, session.peer, session.lmtp, session.timeouts);

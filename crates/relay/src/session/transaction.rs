@@ -242,7 +242,7 @@ impl Session {
             None => self.command(Command::Data, waits.data).await.map_err(Stopped::Before)?,
         };
         if go.code != 354 {
-            let reply = if go.is_positive() { replies::garbled(&self.label, "after DATA") } else { go };
+            let reply = if go.is_positive() { replies::garbled(&self.label, "after DATA", "354 was due") } else { go };
             return Ok(Sent { reply, whole: false });
         }
         let mut stuffer = DotStuffer::new();

@@ -2,11 +2,13 @@
 
 mod certs;
 mod dns;
+mod https;
 mod sink;
 
 pub(crate) use certs::{Authority, Issued};
 pub(crate) use dns::FakeDns;
-pub(crate) use sink::{Script, Sink, Taken};
+pub(crate) use https::Https;
+pub(crate) use sink::{Script, Sink};
 
 use std::sync::Arc;
 use std::time::Duration;

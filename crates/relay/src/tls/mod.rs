@@ -189,7 +189,7 @@ pub fn result_type(error: &rustls::Error) -> &'static str {
     match error {
         rustls::Error::InvalidCertificate(E::Expired | E::ExpiredContext { .. }) => "certificate-expired",
         rustls::Error::InvalidCertificate(E::NotValidForName | E::NotValidForNameContext { .. }) => "certificate-host-mismatch",
-        rustls::Error::InvalidCertificate(E::UnknownIssuer) => "certificate-not-trusted",
+        rustls::Error::InvalidCertificate(E::UnknownIssuer | E::BadSignature) => "certificate-not-trusted",
         _ => "validation-failure",
     }
 }

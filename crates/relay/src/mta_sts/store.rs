@@ -1,0 +1,93 @@
+//! Policies on disk: one JSON file a domain, so that they hold across a restart (RFC 8461 §10.2).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pillarbox_smtp::Domain;
+use serde::{Deserialize, Serialize};
+
+use super::StsPolicy;
+
+/// Largest file read back.
+const MAX_FILE: u64 = 256 * 1024;
+
+/// A policy with what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    /// The `id` that announced it.
+    pub(super) id: String,
+    /// When, seconds since the epoch.
+    pub(super) fetched: u64,
+    /// The policy.
+    pub(super) policy: Arc<StsPolicy>,
+}
+
+impl Kept {
+    /// Whether `max_age` has not run out. A clock that was set back does not make a policy immortal.
+    pub(super) fn is_fresh(&self, now: u64) -> bool {
+        self.fetched <= now.saturating_add(86_400) && now < self.fetched.saturating_add(self.policy.max_age)
+    }
+}
+
+/// The folder.
+pub(super) struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    fn path(&self, domain: &Domain) -> PathBuf {
+        // A domain holds letters, digits, hyphens, underscores and dots alone, and no empty label: it is a safe file name.
+        self.folder.join(format!("{domain}.json"))
+    }
+
+    /// What was kept for a domain; damaged files count as none.
+    pub(super) async fn load(&self, domain: &Domain) -> Option<Kept> {
+        let path = self.path(domain);
+        let read = move || {
+            let file = std::fs::File::open(path).ok()?;
+            let mut text = Vec::new();
+            std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_FILE), &mut text).ok()?;
+            serde_json::from_slice(&text).ok()
+        };
+        tokio::task::spawn_blocking(read).await.ok().flatten()
+    }
+
+    /// Keeps a policy. A failure costs only another fetch after a restart, so it is logged and no more.
+    pub(super) async fn save(&self, domain: &Domain, kept: &Kept) {
+        let (folder, path, text) = (self.folder.clone(), self.path(domain), serde_json::to_vec_pretty(kept));
+        let write = move || -> std::io::Result<()> {
+            std::fs::create_dir_all(&folder)?;
+            let fresh = path.with_extension("tmp");
+            std::fs::write(&fresh, text?)?;
+            std::fs::rename(fresh, path)
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
+            tracing::warn!(%domain, %error, "an MTA-STS policy could not be kept on disk");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mta_sts::Mode;
+
+    #[tokio::test]
+    async fn policies_survive_and_damage_does_not_hurt() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path().join("mta-sts"));
+        let domain = Domain::new("example.test").unwrap();
+        assert_eq!(store.load(&domain).await, None);
+        let policy = StsPolicy { mode: Mode::Enforce, max_age: 100, mx: vec!["a.test".into()] };
+        let kept = Kept { id: "1".into(), fetched: 1000, policy: Arc::new(policy) };
+        store.save(&domain, &kept).await;
+        assert_eq!(store.load(&domain).await, Some(kept.clone()));
+        assert!(kept.is_fresh(1099) && !kept.is_fresh(1100) && !Kept { fetched: 1_000_000, ..kept }.is_fresh(5));
+        std::fs::write(folder.path().join("mta-sts/example.test.json"), "{").unwrap();
+        assert_eq!(store.load(&domain).await, None);
+    }
+}
