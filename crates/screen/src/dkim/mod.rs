@@ -7,7 +7,7 @@ mod rotate;
 mod signer;
 
 pub use keys::{KeyError, NewKey, SigningKey, generate_keys};
-pub use rotate::{Rotation, records, rotate};
+pub use rotate::{RotateError, Rotation, records, rotate};
 pub use signer::{SignError, Signer};
 
 pub(crate) use canonical::{body_hash, relaxed_field};
