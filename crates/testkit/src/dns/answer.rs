@@ -1,19 +1,25 @@
 //! From a question and the script's records to the octets of an answer.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use hickory_proto::op::{Edns, Message, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, PTR, SOA, SRV, TLSA, TXT};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, NS, PTR, SOA, SRV, TLSA, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use super::{Data, Misbehaviour, key};
+use super::signed::Signing;
+use super::{Data, Misbehaviour, Zone, key};
 
 /// Aliases followed before the rest is left to the client.
 const MAX_ALIASES: usize = 16;
 
 /// The answer, ready to send. Over UDP it is truncated when it does not fit what the client said it can take.
-pub(super) fn encode(records: &HashMap<String, Vec<Data>>, request: &Message, instead: Option<Misbehaviour>, tcp: bool) -> Option<Vec<u8>> {
+pub(super) fn encode(
+    zone: &Zone,
+    signing: Option<&Signing>,
+    request: &Message,
+    instead: Option<Misbehaviour>,
+    tcp: bool,
+) -> Option<Vec<u8>> {
     let query = request.queries.first()?;
     let mut answer = Message::response(request.metadata.id, request.metadata.op_code);
     answer.metadata.recursion_desired = request.metadata.recursion_desired;
@@ -24,6 +30,7 @@ pub(super) fn encode(records: &HashMap<String, Vec<Data>>, request: &Message, in
         let mut edns = Edns::new();
         edns.set_max_payload(1232);
         edns.set_version(asked.version());
+        edns.set_dnssec_ok(asked.flags().dnssec_ok);
         answer.set_edns(edns);
     }
     match instead {
@@ -31,12 +38,15 @@ pub(super) fn encode(records: &HashMap<String, Vec<Data>>, request: &Message, in
         Some(Misbehaviour::Refused) => answer.metadata.response_code = ResponseCode::Refused,
         Some(Misbehaviour::NxDomain) => {
             answer.metadata.response_code = ResponseCode::NXDomain;
-            answer.add_authority(soa());
+            answer.add_authority(soa(zone, query.name()));
         }
         Some(Misbehaviour::NoData) => {
-            answer.add_authority(soa());
+            answer.add_authority(soa(zone, query.name()));
         }
-        _ => fill(records, &mut answer, query.name(), query.query_type()),
+        _ => fill(zone, &mut answer, query.name(), query.query_type()),
+    }
+    if let (Some(signing), true) = (signing, request.edns.as_ref().is_some_and(|e| e.flags().dnssec_ok)) {
+        signing.complete(zone, &mut answer, instead == Some(Misbehaviour::BadSignature));
     }
     let bytes = answer.to_vec().ok()?;
     let room =
@@ -51,17 +61,21 @@ pub(super) fn encode(records: &HashMap<String, Vec<Data>>, request: &Message, in
 }
 
 /// Puts in what is known, over aliases.
-fn fill(records: &HashMap<String, Vec<Data>>, answer: &mut Message, name: &Name, kind: RecordType) {
+fn fill(zone: &Zone, answer: &mut Message, name: &Name, kind: RecordType) {
     let mut name = name.clone();
     for _ in 0..MAX_ALIASES {
         let at = key(&name.to_ascii());
-        let Some(known) = records.get(&at) else {
+        if kind == RecordType::NS && zone.unsigned.contains(&at) {
+            answer.add_answer(Record::from_rdata(name, 0, RData::NS(NS(self::name("ns.test")))));
+            return;
+        }
+        let Some(known) = zone.records.get(&at) else {
             // A name with others below it exists (RFC 8020).
             let below = format!(".{at}");
-            if !records.keys().any(|n| n.ends_with(&below)) {
+            if !at.is_empty() && !zone.records.keys().chain(&zone.unsigned).any(|n| *n == at || n.ends_with(&below)) {
                 answer.metadata.response_code = ResponseCode::NXDomain;
             }
-            answer.add_authority(soa());
+            answer.add_authority(soa(zone, &name));
             return;
         };
         let mut next = None;
@@ -81,7 +95,7 @@ fn fill(records: &HashMap<String, Vec<Data>>, answer: &mut Message, name: &Name,
             Some(target) => name = target,
             None => {
                 if answer.answers.len() == before {
-                    answer.add_authority(soa());
+                    answer.add_authority(soa(zone, &name));
                 }
                 return;
             }
@@ -89,18 +103,21 @@ fn fill(records: &HashMap<String, Vec<Data>>, answer: &mut Message, name: &Name,
     }
 }
 
-/// For negative answers (RFC 2308); not to be remembered.
-fn soa() -> Record {
-    let name = |text: &str| Name::from_ascii(text).unwrap();
-    Record::from_rdata(Name::root(), 0, RData::SOA(SOA::new(name("ns.test."), name("hostmaster.test."), 1, 60, 60, 60, 0)))
+/// For negative answers (RFC 2308); not to be remembered. It belongs to the zone of the name.
+fn soa(zone: &Zone, asked: &Name) -> Record {
+    let owner = zone.cut_above(&key(&asked.to_ascii())).map_or_else(Name::root, name);
+    Record::from_rdata(owner, 0, RData::SOA(SOA::new(name("ns.test"), name("hostmaster.test"), 1, 60, 60, 60, 0)))
 }
 
-fn rdata(data: &Data) -> RData {
-    let name = |text: &str| {
-        let mut name = Name::from_ascii(text).unwrap_or_else(|e| panic!("{text:?} is no name for a test's DNS: {e}"));
-        name.set_fqdn(true);
-        name
-    };
+/// A name from a script.
+pub(super) fn name(text: &str) -> Name {
+    let mut name = Name::from_ascii(text).unwrap_or_else(|e| panic!("{text:?} is no name for a test's DNS: {e}"));
+    name.set_fqdn(true);
+    name
+}
+
+/// A record's data from a script.
+pub(super) fn rdata(data: &Data) -> RData {
     match data {
         Data::Address(IpAddr::V4(ip)) => RData::A(A(*ip)),
         Data::Address(IpAddr::V6(ip)) => RData::AAAA(AAAA(*ip)),

@@ -1,11 +1,12 @@
 //! A name server that answers from a script: records and misbehaviour set in code, changed at any time, queries counted.
 //!
 //! It is authoritative for everything. Names without records do not exist; names with records of other types have no data.
-//! Time to live is 0, so that a change is seen by the next question. Answers too large for a datagram are truncated there and whole over TCP.
+//! With [`DnsServer::start_signed`] it signs what it says. Time to live is 0, so that a change is seen by the next question. Answers too large for a datagram are truncated there and whole over TCP.
 
 mod answer;
+mod signed;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
 use crate::wait::Changes;
+use signed::Signing;
 
 /// The data of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub enum Misbehaviour {
     Late(Duration),
     /// Octets that are no DNS message.
     Garbage,
+    /// From a signed server: the right answer with signatures that do not fit it.
+    BadSignature,
 }
 
 /// The server; it stops when dropped.
@@ -67,12 +71,15 @@ pub struct DnsServer {
 #[derive(Default)]
 struct Shared {
     zone: Mutex<Zone>,
+    signing: Option<Signing>,
     changes: Changes,
 }
 
 #[derive(Default)]
 struct Zone {
     records: HashMap<String, Vec<Data>>,
+    /// Zones delegated without a DS record.
+    unsigned: BTreeSet<String>,
     misbehaviour: HashMap<(String, Option<RecordType>), Misbehaviour>,
     asked: Vec<(String, RecordType)>,
     over_tcp: usize,
@@ -86,6 +93,15 @@ fn key(name: &str) -> String {
 impl DnsServer {
     /// Starts one without records.
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// Starts one whose answers are signed by a key of its own; see [`trust_anchor`](Self::trust_anchor).
+    pub async fn start_signed() -> Self {
+        Self::start_with(Some(Signing::new())).await
+    }
+
+    async fn start_with(signing: Option<Signing>) -> Self {
         // The same port for both, as clients expect; another process may hold the TCP one, hence the loop.
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind(("127.0.0.1", 0)).await.unwrap();
@@ -94,7 +110,7 @@ impl DnsServer {
             }
         };
         let address = udp.local_addr().unwrap();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { signing, ..Shared::default() });
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_udp(udp, shared.clone()));
         tasks.spawn(serve_tcp(tcp, shared.clone()));
@@ -104,6 +120,17 @@ impl DnsServer {
     /// Where it listens, UDP and TCP.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The key of a signed server as a DNSKEY record in zone format: what `dns.trust_anchor` names a file of. Empty for others.
+    pub fn trust_anchor(&self) -> &str {
+        self.shared.signing.as_ref().map_or("", Signing::anchor)
+    }
+
+    /// From now on a signed server treats this name and all below it as a zone delegated without DNSSEC.
+    pub fn unsigned_zone(&self, name: &str) -> &Self {
+        self.shared.zone.lock().unsigned.insert(key(name));
+        self
     }
 
     /// Adds a record.
@@ -188,6 +215,11 @@ impl DnsServer {
 }
 
 impl Zone {
+    /// The unsigned zone that a name lies in or at.
+    fn cut_above(&self, name: &str) -> Option<&str> {
+        self.unsigned.iter().map(String::as_str).find(|cut| name == *cut || name.strip_suffix(cut).is_some_and(|rest| rest.ends_with('.')))
+    }
+
     fn count(&self, name: &str, kind: RecordType) -> usize {
         let name = key(name);
         self.asked.iter().filter(|(n, k)| *n == name && *k == kind).count()
@@ -206,8 +238,10 @@ fn respond(shared: &Shared, packet: &[u8], tcp: bool) -> Option<(Vec<u8>, Option
     let answer = match how {
         Some(Misbehaviour::Silence) => None,
         Some(Misbehaviour::Garbage) => Some((b"garbage".to_vec(), None)),
-        Some(Misbehaviour::Late(wait)) => answer::encode(&zone.records, &request, None, tcp).map(|bytes| (bytes, Some(wait))),
-        other => answer::encode(&zone.records, &request, other, tcp).map(|bytes| (bytes, None)),
+        Some(Misbehaviour::Late(wait)) => {
+            answer::encode(&zone, shared.signing.as_ref(), &request, None, tcp).map(|bytes| (bytes, Some(wait)))
+        }
+        other => answer::encode(&zone, shared.signing.as_ref(), &request, other, tcp).map(|bytes| (bytes, None)),
     };
     drop(zone);
     shared.changes.note();
