@@ -6,6 +6,7 @@ pub mod admin;
 pub mod api;
 pub mod client;
 pub mod daemon;
+pub mod dns;
 pub mod error;
 pub mod eventlog;
 pub mod local;

@@ -248,6 +248,19 @@ pub struct ImportInfo {
     pub refused: Vec<String>,
 }
 
+/// `dkim rotate`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DkimRotated {
+    /// Records to publish now, as name and text.
+    pub publish: Vec<(String, String)>,
+    /// When the new keys begin to sign.
+    pub active_from: String,
+    /// Selectors that sign until then.
+    pub retiring: Vec<String>,
+    /// Names whose records may leave DNS now.
+    pub remove: Vec<String>,
+}
+
 macro_rules! hidden {
     ($($type:ident),*) => {$(
         impl std::fmt::Debug for $type {

@@ -2,6 +2,7 @@
 
 mod aliases;
 mod app_passwords;
+mod dns;
 mod domains;
 mod input;
 mod route;
@@ -31,6 +32,10 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/app-passwords/{address}", get(app_passwords::list).post(app_passwords::add))
         .route("/v1/app-passwords/{address}/{label}", delete(app_passwords::revoke))
         .route("/v1/vacation/{address}", get(vacation::show).put(vacation::set).delete(vacation::clear))
+        .route("/v1/dns/{domain}/records", get(dns::zone))
+        .route("/v1/dns/{domain}/check", get(dns::zone_check))
+        .route("/v1/dkim/{domain}", get(dns::keys))
+        .route("/v1/dkim/{domain}/rotate", post(dns::rotate))
         .route("/v1/export", get(transfer::export))
         .route("/v1/apply", post(transfer::apply))
         .route("/v1/route/{address}", get(route::route))

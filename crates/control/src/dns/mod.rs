@@ -1,0 +1,12 @@
+//! The DNS records that a hosted domain needs: what to publish, and whether the world sees it so.
+
+mod certificates;
+mod check;
+mod facts;
+mod judge;
+mod records;
+
+pub use certificates::spki_sha256;
+pub use check::check;
+pub use facts::Facts;
+pub use records::{Role, ZoneRecord, records};
