@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use zeroize::Zeroize as _;
 
 pub use config::{BareLineEnds, Extensions, FutureRelease, Limits, NulPolicy, Role, ServerConfig};
 pub use event::{Abort, AuthRequest, AuthResult, Event, HeloKind, HeloName, Identity, Step, TlsInfo, Transaction};
@@ -42,6 +43,8 @@ pub struct ServerSession {
     chunks: Option<Chunks>,
     /// RCPT was tried in this transaction, so that "none valid" can be told from "none given".
     rcpt_tried: bool,
+    /// The last MAIL was refused: what a pipelining client sent behind it (RFC 2920 §3.1) fails, and is no fault of the client's.
+    mail_refused: bool,
     /// See [`Limits`].
     counters: Counters,
     /// Our part of SCRAM nonces where a test needs to know it; otherwise random.
@@ -52,6 +55,7 @@ pub struct ServerSession {
 struct Counters {
     errors: u32,
     idle: u32,
+    /// Refused recipients less accepted ones.
     refused_recipients: u32,
     transactions: u32,
 }
@@ -111,6 +115,7 @@ impl ServerSession {
             queued: VecDeque::new(),
             chunks: None,
             rcpt_tried: false,
+            mail_refused: false,
             counters: Counters::default(),
             fixed_nonce: None,
         }
@@ -216,6 +221,7 @@ impl ServerSession {
         self.queued.clear();
         self.chunks = None;
         self.rcpt_tried = false;
+        self.mail_refused = false;
     }
 
     /// Ends the session from the driver's side, with 421 at shut-down and time-outs or another reply instead of a greeting.
@@ -279,6 +285,7 @@ impl ServerSession {
         self.transaction.reset();
         self.chunks = None;
         self.rcpt_tried = false;
+        self.mail_refused = false;
     }
 
     fn poll_command(&mut self, input: &mut BytesMut) -> Option<Step> {
@@ -290,7 +297,14 @@ impl ServerSession {
         match self.lines.next(input, Expect::Command(self.config.limits.command_line)) {
             None => Some(Step::NeedInput),
             Some(Line::TooLong) => self.fault(replies::line_too_long()),
-            Some(Line::Text(line)) => self.command(&line, input),
+            Some(Line::Text(mut line)) => {
+                let step = self.command(&line, input);
+                if line::is_auth(&line) {
+                    // The initial response may be a password.
+                    line.as_mut().zeroize();
+                }
+                step
+            }
         }
     }
 }

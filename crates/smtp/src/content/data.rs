@@ -95,11 +95,16 @@ impl DataDecoder {
             let end = match DOT_LINE.find(input) {
                 Some(at) => at + 2,
                 // A CR is nothing until it is known what follows.
-                None if input.last() == Some(&b'\r') => input.len() - 1,
-                None => input.len(),
+                None => input.iter().rposition(|b| *b != b'\r').map_or(0, |at| at + 1),
             };
             if end == 0 {
-                return Decoded::NeedInput;
+                if input.len() < 2 {
+                    return Decoded::NeedInput;
+                }
+                if let Some(content) = self.take_carriage_returns(input) {
+                    return Decoded::Content(content);
+                }
+                continue;
             }
             if let Some(content) = self.take(end, input) {
                 return Decoded::Content(content);
@@ -146,6 +151,24 @@ impl DataDecoder {
         input.advance(offence.at + 1);
         self.line_start = false;
         None
+    }
+
+    /// All that is left is CRs, so all but the last are known to be bare.
+    fn take_carriage_returns(&mut self, input: &mut BytesMut) -> Option<Bytes> {
+        let bare = input.len() - 1;
+        self.line_start = false;
+        if self.rules.bare_line_ends == BareLineEnds::Refuse {
+            self.spoil(Abort::BareLineEnd);
+            self.lenient = Some(Lenient::LineStart);
+            input.advance(1);
+            return None;
+        }
+        input.advance(bare);
+        self.scan.start_line();
+        if !self.count(2 * bare) {
+            self.spoil(Abort::TooLarge);
+        }
+        self.spoilt.is_none().then(|| b"\r\n".repeat(bare).into())
     }
 
     /// Hands out `count` octets, if the message is still whole.

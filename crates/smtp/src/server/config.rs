@@ -83,7 +83,8 @@ pub struct Limits {
     /// Commands that move nothing (NOOP, RSET, VRFY, EXPN, HELP, repeated EHLO) since the last accepted message; each further one
     /// counts as an error.
     pub idle_commands: u32,
-    /// Recipients refused for good in one session, then 421: whoever guesses addresses must come back often.
+    /// So many more recipients refused for good than accepted in one session, then 421: whoever guesses addresses must come back
+    /// often, and a list with a few dead members among many need not.
     pub refused_recipients: u32,
 }
 

@@ -96,6 +96,16 @@ impl ServerSession {
         Some(Step::Event(event))
     }
 
+    /// Refuses what may be the mere outcome of something refused before it in a pipelined group: no error then, but not to be
+    /// repeated forever either.
+    pub(super) fn refuse_in_group(&mut self, reply: Reply) -> Option<Step> {
+        if self.is_fault(&reply) {
+            return self.fault(reply);
+        }
+        let reply = if self.idles_too_long() { replies::too_many_errors() } else { reply };
+        self.refuse(reply)
+    }
+
     fn idles_too_long(&mut self) -> bool {
         self.counters.idle = self.counters.idle.saturating_add(1);
         if self.counters.idle > self.config.limits.idle_commands {
@@ -114,6 +124,8 @@ impl ServerSession {
     }
 
     fn mail(&mut self, rest: &str) -> Option<Step> {
+        // Until it is accepted; not so where one is open already.
+        self.mail_refused = self.transaction.from.is_none();
         if self.transaction.helo.is_none() {
             let verb = if self.config.role == Role::Lmtp { "LHLO" } else { "EHLO" };
             return self.fault(replies::need_helo(verb));
@@ -146,7 +158,7 @@ impl ServerSession {
 
     fn rcpt(&mut self, rest: &str) -> Option<Step> {
         if self.transaction.from.is_none() {
-            return self.fault(replies::need_mail());
+            return self.refuse_in_group(replies::need_mail());
         }
         if self.chunks.is_some() {
             return self.fault(replies::between_chunks());
@@ -200,11 +212,13 @@ impl ServerSession {
                 self.transaction.from = Some(path);
                 self.transaction.params = params;
                 self.counters.transactions = self.counters.transactions.saturating_add(1);
+                self.mail_refused = false;
                 self.rcpt_tried = false;
                 self.say(reply);
             }
             Wait::Rcpt(path, params) if reply.is_positive() => {
                 self.transaction.recipients.push((path, params));
+                self.counters.refused_recipients = self.counters.refused_recipients.saturating_sub(1);
                 self.say(reply);
             }
             Wait::Rcpt(..) => self.recipient_refused(reply),

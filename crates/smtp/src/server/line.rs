@@ -73,7 +73,8 @@ impl LineReader {
     }
 }
 
-fn is_auth(input: &[u8]) -> bool {
+/// Whether it is an AUTH command.
+pub(super) fn is_auth(input: &[u8]) -> bool {
     input.get(..5).is_some_and(|head| head.eq_ignore_ascii_case(b"AUTH "))
 }
 

@@ -56,10 +56,15 @@ impl ServerSession {
         }
     }
 
+    /// Whether such a refusal counts as an error of the client's. In a pipelined group it may be the outcome of what was refused
+    /// before.
+    pub(super) fn is_fault(&self, reply: &Reply) -> bool {
+        matches!(reply.code, 500..=503) && !self.mail_refused && self.chunks.is_none()
+    }
+
     pub(super) fn data(&mut self, input: &mut BytesMut) -> Option<Step> {
         if let Some(reply) = self.message_refusal() {
-            // 554 is the honest outcome of a pipelined group; the others are faults.
-            return if reply.code == 554 { self.refuse(reply) } else { self.fault(reply) };
+            return self.refuse_in_group(reply);
         }
         if self.chunks.is_some() {
             return self.fault(replies::between_chunks());
@@ -225,7 +230,7 @@ impl ServerSession {
     }
 
     fn refuse_chunk(&mut self, reply: &Reply, last: bool, abort: Option<Abort>) -> Option<Step> {
-        if abort.is_none() && matches!(reply.code, 500..=503) {
+        if abort.is_none() && self.is_fault(reply) {
             self.count_error();
         }
         if last {

@@ -85,3 +85,28 @@ fn helo_names() {
     let mut driver = Driver::new(config(Role::Mta));
     assert!(driver.feed(format!("HELO {}\r\n", "a".repeat(256)).as_bytes()).starts_with(b"501"));
 }
+
+#[test]
+fn what_follows_a_refused_mail_in_a_group_is_no_fault() {
+    let mut driver = Driver::new(config(Role::Mta));
+    driver.feed(b"EHLO x\r\n");
+    let group = [b"MAIL FROM:<banned@b.example>\r\n", b"RCPT TO:<a@example.org>\r\n".repeat(50).as_slice(), b"DATA\r\n"].concat();
+    let said = String::from_utf8(driver.feed(&group)).unwrap();
+    assert!(!driver.closed && said.lines().count() == 52 && said.lines().skip(1).all(|line| line.starts_with("503 5.5.1 ")));
+    // And so with chunks behind a refused message.
+    let mut driver = Driver::new(config(Role::Mta));
+    driver.feed(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@example.org>\r\n");
+    let said = String::from_utf8(driver.feed(&[b"BDAT 2\r\n\n\n".repeat(40).as_slice(), b"BDAT 0 LAST\r\n"].concat())).unwrap();
+    assert!(!driver.closed && said.starts_with("550 ") && said.lines().skip(1).all(|line| line.starts_with("503 ")));
+}
+
+#[test]
+fn a_list_with_dead_members_gets_through() {
+    let mut many = config(Role::Mta);
+    many.limits.recipients = 1000;
+    let mut driver = Driver::new(many);
+    driver.feed(b"HELO x\r\nMAIL FROM:<>\r\n");
+    driver.feed(&b"RCPT TO:<unknown@example.org>\r\nRCPT TO:<a@example.org>\r\n".repeat(300));
+    assert!(!driver.closed);
+    assert_eq!(driver.session.transaction().recipients.len(), 300);
+}

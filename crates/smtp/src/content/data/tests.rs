@@ -127,7 +127,7 @@ fn any_rules() -> impl Strategy<Value = ContentRules> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(5000))]
 
     #[test]
     fn every_split_gives_the_same(text in "((a|b){0,3}(\r\n|\r\n|\r\n|\r|\n|\0|\\.|\r\n\\.|\r\n\\.\r\n)){0,6}", rules in any_rules(), cuts in proptest::collection::vec(0usize..40, 0..5)) {
