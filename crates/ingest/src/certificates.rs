@@ -141,7 +141,8 @@ fn default_pair(config: &Config) -> Result<(PathBuf, PathBuf), CertificateError>
     let usable = own.0.exists()
         && own.1.exists()
         && load_pair(&own.0, &own.1).is_ok_and(|(_, info)| {
-            info.names.iter().any(|n| n.eq_ignore_ascii_case(&config.hostname)) && info.not_after > OffsetDateTime::now_utc() + Duration::days(7)
+            info.names.iter().any(|n| n.eq_ignore_ascii_case(&config.hostname))
+                && info.not_after > OffsetDateTime::now_utc() + Duration::days(7)
         });
     if !usable {
         make_self_signed(&config.hostname, &folder, &own.0, &own.1)?;

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -26,7 +25,16 @@ pub enum BindError {
     NotPassed(String),
 }
 
-/// A bound socket.
+/// A socket bound before the runtime starts, while the process may still be root.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// Unix, with its path.
+    Unix(std::os::unix::net::UnixListener, PathBuf),
+}
+
+/// A listening socket inside the runtime.
 #[derive(Debug)]
 pub enum Listener {
     /// TCP.
@@ -47,26 +55,37 @@ pub enum Accepted {
 /// Sockets that systemd passed, by name (`LISTEN_FDNAMES`).
 pub type Passed = Vec<(String, std::net::TcpListener)>;
 
-impl Listener {
-    /// Binds one configured address. Must be called inside a tokio runtime.
+impl Socket {
+    /// Binds one configured address.
     pub fn bind(address: &str, passed: &mut Passed) -> Result<Self, BindError> {
         let system = |e: io::Error| BindError::System { address: address.to_owned(), why: explain(&e) };
         if let Some(path) = address.strip_prefix("unix:") {
             let path = PathBuf::from(path);
             remove_dead_socket(&path).map_err(system)?;
-            let listener = UnixListener::bind(&path).map_err(system)?;
+            let listener = std::os::unix::net::UnixListener::bind(&path).map_err(system)?;
+            listener.set_nonblocking(true).map_err(system)?;
             return Ok(Self::Unix(listener, path));
         }
         if let Some(name) = address.strip_prefix("systemd:") {
             let at = passed.iter().position(|(n, _)| n == name).ok_or_else(|| BindError::NotPassed(name.to_owned()))?;
             let (_, socket) = passed.swap_remove(at);
             socket.set_nonblocking(true).map_err(system)?;
-            return TcpListener::from_std(socket).map(Self::Tcp).map_err(system);
+            return Ok(Self::Tcp(socket));
         }
         let socket_address: SocketAddr = address.parse().map_err(|_| BindError::Syntax(address.to_owned()))?;
         listen_tcp(socket_address).map(Self::Tcp).map_err(system)
     }
 
+    /// Joins the runtime; must be called inside one.
+    pub fn into_listener(self) -> io::Result<Listener> {
+        match self {
+            Self::Tcp(socket) => TcpListener::from_std(socket).map(Listener::Tcp),
+            Self::Unix(socket, path) => UnixListener::from_std(socket).map(|listener| Listener::Unix(listener, path)),
+        }
+    }
+}
+
+impl Listener {
     /// The next connection.
     pub async fn accept(&self) -> io::Result<Accepted> {
         match self {
@@ -97,7 +116,7 @@ impl Drop for Listener {
     }
 }
 
-fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
@@ -109,7 +128,7 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     rustix::net::bind(&socket, &address)?;
     // Room for a burst of connections; the kernel caps it at net.core.somaxconn.
     rustix::net::listen(&socket, 4096)?;
-    TcpListener::from_std(std::net::TcpListener::from(socket))
+    Ok(std::net::TcpListener::from(socket))
 }
 
 /// Removes a socket file that nobody serves. A live one stays, so that bind fails and says so.
@@ -134,28 +153,22 @@ fn explain(error: &io::Error) -> String {
     }
 }
 
-/// All sockets of one service, shared by its accept loops.
-#[derive(Debug)]
-pub struct Bound {
-    /// `smtp`, `submission`, `submissions`, `lmtp`, `http`, `metrics`.
-    pub service: &'static str,
-    /// The socket.
-    pub listener: Arc<Listener>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn bind(address: &str) -> Result<Socket, BindError> {
+        Socket::bind(address, &mut Vec::new())
+    }
+
     #[tokio::test]
     async fn addresses_are_bound_and_named() {
-        let mut passed = Vec::new();
-        let tcp = Listener::bind("127.0.0.1:0", &mut passed).unwrap();
+        let tcp = bind("127.0.0.1:0").unwrap().into_listener().unwrap();
         assert!(!tcp.address().ends_with(":0"));
-        let taken = Listener::bind(&tcp.address(), &mut passed).unwrap_err().to_string();
+        let taken = bind(&tcp.address()).unwrap_err().to_string();
         assert!(taken.contains("ss -ltnp"), "{taken}");
-        assert!(matches!(Listener::bind("port 25", &mut passed), Err(BindError::Syntax(_))));
-        assert!(matches!(Listener::bind("systemd:smtp", &mut passed), Err(BindError::NotPassed(_))));
+        assert!(matches!(bind("port 25"), Err(BindError::Syntax(_))));
+        assert!(matches!(bind("systemd:smtp"), Err(BindError::NotPassed(_))));
     }
 
     #[tokio::test]
@@ -164,8 +177,8 @@ mod tests {
         let path = folder.path().join("lmtp.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let address = format!("unix:{}", path.display());
-        let live = Listener::bind(&address, &mut Vec::new()).unwrap();
-        assert!(Listener::bind(&address, &mut Vec::new()).is_err());
+        let live = bind(&address).unwrap().into_listener().unwrap();
+        assert!(bind(&address).is_err());
         drop(live);
         assert!(!path.exists());
     }

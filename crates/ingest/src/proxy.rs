@@ -69,11 +69,16 @@ pub async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Proxied
 /// Parses a whole header.
 pub fn parse(header: &[u8]) -> Result<Proxied, ProxyError> {
     let malformed = |e: &dyn std::fmt::Display| ProxyError::Malformed(e.to_string());
-    let pair = |a: IpAddr, ap: u16, b: IpAddr, bp: u16| Proxied::Client { source: SocketAddr::new(a, ap), destination: SocketAddr::new(b, bp) };
+    let pair =
+        |a: IpAddr, ap: u16, b: IpAddr, bp: u16| Proxied::Client { source: SocketAddr::new(a, ap), destination: SocketAddr::new(b, bp) };
     match ppp::HeaderResult::parse(header) {
         ppp::HeaderResult::V1(result) => match result.map_err(|e| malformed(&e))?.addresses {
-            ppp::v1::Addresses::Tcp4(a) => Ok(pair(a.source_address.into(), a.source_port, a.destination_address.into(), a.destination_port)),
-            ppp::v1::Addresses::Tcp6(a) => Ok(pair(a.source_address.into(), a.source_port, a.destination_address.into(), a.destination_port)),
+            ppp::v1::Addresses::Tcp4(a) => {
+                Ok(pair(a.source_address.into(), a.source_port, a.destination_address.into(), a.destination_port))
+            }
+            ppp::v1::Addresses::Tcp6(a) => {
+                Ok(pair(a.source_address.into(), a.source_port, a.destination_address.into(), a.destination_port))
+            }
             ppp::v1::Addresses::Unknown => Ok(Proxied::Local),
         },
         ppp::HeaderResult::V2(result) => {

@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 /// A client's connection, before or after TLS.
-pub enum Stream {
+pub(crate) enum Stream {
     /// TCP.
     Tcp(TcpStream),
     /// TLS over TCP; boxed, since most idle connections are plain.
@@ -34,7 +34,7 @@ thread_local! {
 
 impl Stream {
     /// Waits for octets and appends them to `input`. Returns how many; 0 is the end of the stream.
-    pub async fn read_commands(&mut self, input: &mut BytesMut) -> io::Result<usize> {
+    pub(crate) async fn read_commands(&mut self, input: &mut BytesMut) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             SCRATCH.with_borrow_mut(|scratch| {
                 let mut buffer = ReadBuf::new(scratch);
@@ -52,7 +52,7 @@ impl Stream {
     }
 
     /// The same straight into `input`, for message bodies.
-    pub async fn read_body(&mut self, input: &mut BytesMut) -> io::Result<usize> {
+    pub(crate) async fn read_body(&mut self, input: &mut BytesMut) -> io::Result<usize> {
         input.reserve(BODY_READ);
         tokio::io::AsyncReadExt::read_buf(self, input).await
     }

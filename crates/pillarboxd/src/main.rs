@@ -1,2 +1,77 @@
-//! Stub.
-fn main() {}
+//! `pillarboxd`: the daemon. Reads the configuration, binds its sockets, gives up root, and serves until told to stop.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+mod acme;
+mod daemon;
+mod http;
+mod info;
+mod logging;
+mod process;
+mod sockets;
+mod wiring;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use pillarbox_config::Config;
+
+/// The Pillarbox mail server, in the foreground; logs to standard error.
+#[derive(Debug, Parser)]
+#[command(name = "pillarboxd", version)]
+struct Arguments {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE", env = "PILLARBOX_CONFIG")]
+    config: Option<PathBuf>,
+    /// Validate the configuration and exit.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pillarboxd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let config = Config::load(arguments.config.as_deref())?;
+    if arguments.check {
+        println!("The configuration is valid.");
+        return Ok(());
+    }
+    process::harden();
+    // Rustls is used by several libraries; all of them shall use the one provider.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    process::private_folder(&config.paths.state)?;
+    process::private_folder(&config.paths.runtime)?;
+    let sockets = sockets::bind(&config)?;
+    let became = process::drop_root(&config.paths.state)?;
+    let logging = logging::Logging::start(&config.log, config.paths.state.join("events")).context("cannot start logging")?;
+    if let Some(uid) = became {
+        tracing::info!(uid, "root was given up for the owner of the state folder");
+    } else if rustix::process::geteuid().is_root() {
+        tracing::warn!("running as root, since root owns the state folder; give it to a user of its own outside of try-outs");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // Blocking work is bounded by semaphores of its own; this is the roof above them all.
+        .max_blocking_threads(64)
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(daemon::run(arguments.config.clone(), config, sockets, &logging));
+    // Password checks and file work that nobody waits for any more must not hold the process up.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    if let Err(error) = &result {
+        tracing::error!("stopping: {error:#}");
+    }
+    logging.finish();
+    result
+}

@@ -1,0 +1,223 @@
+//! The daemon from its first task to its last: rooms opened from the bottom up, served, and closed in the other order.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use pillarbox_config::{ByteSize, Config};
+use pillarbox_control::api::ListenerInfo;
+use pillarbox_control::{Admin, DaemonInfo};
+use pillarbox_directory::dovecot::{Dialect, DovecotFile, DovecotOptions};
+use pillarbox_directory::export::ExportKeeper;
+use pillarbox_directory::keeper::Keeper;
+use pillarbox_directory::{AuthPolicy, Authenticator, Directory, ResolvePolicy, SledDirectory, Srs};
+use pillarbox_ingest::certificates::{CertificateStore, write_private};
+use pillarbox_ingest::{Ingest, Listener, Rooms, Settings};
+use pillarbox_lda::MailboxTransport;
+use pillarbox_queue::{Queue, Transports};
+use pillarbox_relay::Relay;
+use pillarbox_screen::{Dns, Screen, Signer, UserRates};
+use pillarbox_smtp::server::Role;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::acme::{self, Orders};
+use crate::http::{self, Challenges, Site};
+use crate::info::Running;
+use crate::logging::Logging;
+use crate::sockets::Bound;
+use crate::wiring::{InternalMail, Mailboxes, QueueHooks, notices};
+
+/// How long open sessions may take to end at shut-down.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: Vec<Bound>, logging: &Logging) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let config = Arc::new(config);
+    let directory = open_directory(&config).await?;
+    let srs = Arc::new(Srs::load(directory.as_ref()).await?);
+    let policy = Arc::new(ArcSwap::from_pointee(ResolvePolicy::from_config(&config).with_srs(srs)));
+    let internal = InternalMail::new(directory.clone(), policy.clone());
+
+    let mailboxes = MailboxTransport::new(&config, directory.clone(), lda_hooks(&internal))
+        .await
+        .with_context(|| format!("cannot use the mail folder {}", config.paths.mail.display()))?;
+    let relay = Relay::new(&config)?;
+    let transports = Transports { mailbox: mailboxes.clone(), relay: relay.clone() };
+    let queue = Queue::open(&config, transports, Arc::new(QueueHooks(internal.clone()))).await?;
+    internal.connect(queue.clone());
+
+    let keepers = keep_files(&config, &directory);
+
+    let dns = Dns::new(&config.dns)?;
+    let config_swap = Arc::new(ArcSwap::new(config.clone()));
+    let notify = notices(&internal, &config_swap);
+    let screen = Screen::new(&config, directory.clone(), dns.clone())?;
+    let rates = Arc::new(UserRates::new(&config, directory.clone(), Some(notify.clone())));
+    let certificates = CertificateStore::load(&config)?;
+    let scram_decoy_key = rand_key();
+    let settings = Settings::new(config.clone(), screen, rates, policy.load_full(), &certificates, scram_decoy_key)?;
+    let shutdown = CancellationToken::new();
+    let rooms = Rooms {
+        directory: directory.clone(),
+        authenticator: Arc::new(Authenticator::new(directory.clone(), AuthPolicy::from_config(&config))),
+        queue: queue.clone(),
+        mailboxes: Mailboxes::new(directory.clone(), mailboxes.quota()),
+        signer: Signer::new(&config, directory.clone()),
+        certificates: certificates.clone(),
+    };
+    let ingest = Ingest::new(rooms, settings, shutdown.clone());
+
+    let sessions = TaskTracker::new();
+    let mut listeners = Vec::new();
+    let mut open = Vec::new();
+    for bound in sockets {
+        let listener = bound.socket.into_listener()?;
+        listeners.push(ListenerInfo { name: bound.service.to_owned(), address: listener.address() });
+        open.push((bound.service, listener));
+    }
+    let set_level = logging.level_setter();
+    let challenges = Challenges::default();
+    let orders = Orders::new(challenges.clone());
+    let running = Arc::new(Running {
+        config_path,
+        config: config_swap.clone(),
+        policy,
+        directory: directory.clone(),
+        certificates,
+        ingest: ingest.clone(),
+        mailboxes,
+        relay: relay.clone(),
+        dns,
+        notify,
+        scram_decoy_key,
+        listeners,
+        orders: orders.clone(),
+        queue: queue.clone(),
+        set_level,
+    });
+    let metrics = metrics()?;
+    let pages = http::public(Site { running: running.clone(), challenges });
+    for (service, listener) in open {
+        match service {
+            "http" => drop(tokio::spawn(http::serve(listener, pages.clone(), shutdown.clone()))),
+            "metrics" => drop(tokio::spawn(http::serve(listener, http::metrics(metrics.clone()), shutdown.clone()))),
+            _ => serve(&ingest, listener, service, &sessions),
+        }
+    }
+    let admin = Arc::new(Admin::new(config_swap, directory.clone()).with_daemon(running.clone()));
+    let control = tokio::spawn(pillarbox_control::serve(admin, pillarbox_control::bind(&config.paths.runtime)?, shutdown.clone()));
+    tokio::spawn(async move { relay.probe().await });
+    tokio::spawn(acme::keep(orders, running.config.clone(), running.certificates.clone()));
+    write_listeners(&config.paths.runtime, &running.listeners)?;
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    let watchdog = tokio::spawn(watchdog());
+    tracing::info!(hostname = config.hostname, version = env!("CARGO_PKG_VERSION"), "ready");
+
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Reloading, sd_notify::NotifyState::monotonic_usec_now().unwrap_or(sd_notify::NotifyState::Reloading)]);
+                let _ = running.reload().await;
+                let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+            }
+        }
+    }
+    tracing::info!("stopping: no new connections, open sessions are told 421");
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    watchdog.abort();
+    shutdown.cancel();
+    sessions.close();
+    if tokio::time::timeout(GRACE, sessions.wait()).await.is_err() {
+        tracing::warn!("some sessions did not end in time and were cut off; nothing they had been told 250 for is lost");
+    }
+    queue.shutdown().await;
+    for keeper in keepers {
+        keeper.stop().await;
+    }
+    let _ = tokio::time::timeout(Duration::from_secs(5), control).await;
+    let _ = std::fs::remove_file(config.paths.runtime.join("listeners.json"));
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The recorder behind all counters; its page is served where `listen.metrics` says.
+fn metrics() -> anyhow::Result<metrics_exporter_prometheus::PrometheusHandle> {
+    metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().context("cannot start counting")
+}
+
+fn rand_key() -> [u8; 32] {
+    rand::random()
+}
+
+async fn open_directory(config: &Config) -> anyhow::Result<Arc<dyn Directory>> {
+    let path = config.paths.state.join("directory.sled");
+    let opened = tokio::task::spawn_blocking(move || SledDirectory::open(&path)).await??;
+    if let Some(rebuilt) = opened.rebuilt() {
+        tracing::error!("{rebuilt}");
+    }
+    Ok(Arc::new(opened))
+}
+
+/// What is kept current beside the database: the export from which it can be rebuilt, and Dovecot's passwd-files.
+fn keep_files(config: &Config, directory: &Arc<dyn Directory>) -> Vec<Keeper> {
+    let state = &config.paths.state;
+    let mail = config.paths.mail.clone();
+    let dovecot = DovecotOptions {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        default_quota: config.mailbox.default_quota.parse::<ByteSize>().ok().map(ByteSize::bytes),
+        dialect: Dialect::default(),
+        home: Arc::new(move |user| pillarbox_lda::maildir::home_path(user).ok().map(|home| mail.join(home))),
+    };
+    vec![
+        ExportKeeper::start(directory.clone(), state.join("directory-export.toml")),
+        DovecotFile::start(directory.clone(), state.join("dovecot"), dovecot),
+    ]
+}
+
+fn serve(ingest: &Arc<Ingest>, listener: Listener, service: &str, sessions: &TaskTracker) {
+    let role = match service {
+        "smtp" => Role::Mta,
+        "submission" => Role::Submission,
+        "submissions" => Role::SubmissionTls,
+        _ => Role::Lmtp,
+    };
+    tokio::spawn(pillarbox_ingest::serve(ingest.clone(), listener, role, sessions.clone()));
+}
+
+/// `RUNTIME/listeners.json`: where the daemon listens, for scripts that let the system choose ports. Written once all are open.
+fn write_listeners(runtime: &Path, listeners: &[ListenerInfo]) -> anyhow::Result<()> {
+    let text = serde_json::to_vec_pretty(listeners)?;
+    write_private(&runtime.join("listeners.json"), &text)?;
+    Ok(())
+}
+
+fn lda_hooks(internal: &Arc<InternalMail>) -> pillarbox_lda::Hooks {
+    let internal = internal.clone();
+    pillarbox_lda::Hooks::new(Arc::new(move |envelope, message| {
+        let internal = internal.clone();
+        Box::pin(async move { internal.submit(envelope, message).await })
+    }))
+}
+
+/// Tells systemd at half its deadline that the reactor still turns.
+async fn watchdog() {
+    let mut deadline = 0;
+    if !sd_notify::watchdog_enabled(false, &mut deadline) {
+        return;
+    }
+    let mut tick = tokio::time::interval(Duration::from_micros(deadline / 2));
+    loop {
+        tick.tick().await;
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
+    }
+}

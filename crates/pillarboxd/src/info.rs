@@ -1,0 +1,117 @@
+//! The daemon as the admin API sees it: sockets, certificates, problems, reload.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pillarbox_config::Config;
+use pillarbox_control::DaemonInfo;
+use pillarbox_control::api::{CertificateInfo, ListenerInfo};
+use pillarbox_directory::{Directory, ResolvePolicy};
+use pillarbox_ingest::certificates::CertificateStore;
+use pillarbox_ingest::{Ingest, Settings};
+use pillarbox_lda::MailboxTransport;
+use pillarbox_queue::Queue;
+use pillarbox_relay::Relay;
+use pillarbox_screen::{Dns, Screen, UserRates};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::acme::Orders;
+
+/// Everything that a reload touches.
+pub(crate) struct Running {
+    pub(crate) config_path: Option<PathBuf>,
+    pub(crate) config: Arc<ArcSwap<Config>>,
+    pub(crate) policy: Arc<ArcSwap<ResolvePolicy>>,
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) certificates: Arc<CertificateStore>,
+    pub(crate) ingest: Arc<Ingest>,
+    pub(crate) mailboxes: Arc<MailboxTransport>,
+    pub(crate) relay: Arc<Relay>,
+    pub(crate) dns: Dns,
+    pub(crate) notify: pillarbox_screen::Notify,
+    pub(crate) scram_decoy_key: [u8; 32],
+    pub(crate) listeners: Vec<ListenerInfo>,
+    pub(crate) orders: Arc<Orders>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) set_level: Box<dyn Fn(&str) -> anyhow::Result<()> + Send + Sync>,
+}
+
+impl Running {
+    /// New settings, built whole before any of them is put in force.
+    fn apply(&self, new: Config) -> anyhow::Result<()> {
+        let new = Arc::new(new);
+        let old = self.config.load_full();
+        if old.paths != new.paths || old.directory != new.directory {
+            anyhow::bail!("paths and [directory] take effect only at a restart; the old configuration stays in force");
+        }
+        let screen = Screen::new(&new, self.directory.clone(), self.dns.clone())?;
+        let rates = Arc::new(UserRates::new(&new, self.directory.clone(), Some(self.notify.clone())));
+        let policy = Arc::new(ResolvePolicy { srs: self.policy.load().srs.clone(), ..ResolvePolicy::from_config(&new) });
+        self.certificates.reload(&new)?;
+        let settings = Settings::new(new.clone(), screen, rates, policy.clone(), &self.certificates, self.scram_decoy_key)?;
+        (self.set_level)(&new.log.level)?;
+        self.relay.reload(&new)?;
+        self.mailboxes.reload(&new);
+        self.ingest.reconfigure(settings);
+        self.policy.store(policy);
+        if old.listen != new.listen {
+            tracing::warn!("[listen] changed; sockets are bound anew only at a restart");
+        }
+        self.config.store(new);
+        Ok(())
+    }
+}
+
+impl Running {
+    /// Nothing needs the operator.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.queue.health().healthy && self.problems().is_empty()
+    }
+}
+
+#[async_trait::async_trait]
+impl DaemonInfo for Running {
+    fn listeners(&self) -> Vec<ListenerInfo> {
+        self.listeners.clone()
+    }
+
+    fn certificates(&self) -> Vec<CertificateInfo> {
+        let info = |c: pillarbox_ingest::certificates::CertificateInfo| CertificateInfo {
+            name: c.name,
+            not_after: c.not_after.format(&Rfc3339).unwrap_or_default(),
+            self_signed: c.self_signed,
+            names: c.names,
+        };
+        self.certificates.infos().into_iter().map(info).collect()
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let now = OffsetDateTime::now_utc();
+        for certificate in self.certificates.infos() {
+            let left = certificate.not_after - now;
+            if left.is_negative() {
+                problems.push(format!("the certificate of {} has expired; renew it and reload", certificate.name));
+            } else if left < time::Duration::days(7) && !certificate.self_signed {
+                problems.push(format!("the certificate of {} ends in {} days; renew it", certificate.name, left.whole_days()));
+            }
+        }
+        problems.extend(self.relay.health().warnings);
+        problems
+    }
+
+    async fn reload(&self) -> Result<(), String> {
+        let result = Config::load(self.config_path.as_deref()).map_err(anyhow::Error::from).and_then(|new| self.apply(new));
+        match &result {
+            Ok(()) => tracing::info!("configuration and certificates were reloaded"),
+            Err(error) => tracing::error!("reload refused, the old configuration stays in force: {error:#}"),
+        }
+        result.map_err(|e| format!("{e:#}"))
+    }
+
+    async fn renew_certificates(&self) -> Result<Vec<String>, String> {
+        self.orders.order(&self.config.load_full(), &self.certificates).await.map_err(|e| format!("{e:#}"))
+    }
+}
