@@ -20,7 +20,7 @@ impl Https {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (answer, requests) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
-        let acceptor = tokio_rustls::TlsAcceptor::from(issued.server());
+        let acceptor = tokio_rustls::TlsAcceptor::from(issued.server_config());
         let (told, seen) = (answer.clone(), requests.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

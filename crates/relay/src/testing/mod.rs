@@ -1,13 +1,13 @@
-//! For this crate's tests: a scripted DNS, a scripted mail host, certificates.
+//! For this crate's tests: the test kit's scripted DNS and mail host, told in few words; a policy host; deliveries and their outcomes.
 
-mod certs;
 mod dns;
 mod https;
 mod sink;
 
-pub(crate) use certs::{Authority, Issued};
 pub(crate) use dns::FakeDns;
 pub(crate) use https::Https;
+pub(crate) use pillarbox_testkit::certificates::{CertificateAuthority as Authority, Issued};
+pub(crate) use pillarbox_testkit::sink::{Answer, SinkTls, Stage};
 pub(crate) use sink::{Script, Sink};
 
 use std::sync::Arc;
@@ -60,7 +60,10 @@ pub(crate) fn destination(relay: &Relay, envelope: &Envelope) -> Destination {
 pub(crate) fn brief(outcomes: &Outcomes) -> Vec<String> {
     use pillarbox_queue::Outcome as O;
     let each = outcomes.each.iter().map(|outcome| match outcome {
-        O::Relayed { reply, dsn } => format!("relayed{} {reply}", if *dsn { " dsn" } else { "" }),
+        O::Relayed { reply, dsn } => {
+            let reply = reply.to_string();
+            format!("relayed{} {}", if *dsn { " dsn" } else { "" }, reply.split(": taken as").next().unwrap_or(""))
+        }
         O::Deferred { reply } => format!("deferred {reply}"),
         O::Failed { reply } => format!("failed {reply}"),
         other => format!("{other:?}"),

@@ -2,24 +2,31 @@
 
 use pillarbox_queue::fake::FakeQueue;
 use pillarbox_queue::{Body, Transport};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 use super::{MAIL, two_hosts, world};
-use crate::testing::{Script, brief, deliver, destination, envelope};
+use crate::Relay;
+use crate::testing::{Answer, FakeDns, Script, Stage, brief, config, deliver, destination, envelope, timeouts};
 
 #[tokio::test]
 async fn each_recipient_keeps_its_own_reply() {
     let refusing = || {
-        Script::default().reply("RCPT TO:<BAD@", "550-5.1.1 No such\n550 5.1.1 user here").reply("RCPT TO:<LATER@", "450 4.2.0 Greylisted")
+        Script::usual().once(Stage::Rcpt, "bad@*", "550-5.1.1 No such\n550 5.1.1 user here").once(
+            Stage::Rcpt,
+            "later@*",
+            "450 4.2.0 Greylisted",
+        )
     };
     for chunking in [false, true] {
         let mut script = refusing();
         if chunking {
-            script.extensions.push("CHUNKING".into());
+            script = script.and("CHUNKING");
         }
         let (_dns, sink, relay) = world(script).await;
         let to = ["bad@example.test", "good@example.test", "later@example.test"];
         let (outcomes, _) = deliver(&relay, envelope("a@me.test", &to), MAIL).await;
-        let told = ["failed 550 5.1.1 No such / user here", "relayed 250 2.0.0 Taken", "deferred 450 4.2.0 Greylisted"];
+        let told = ["failed 550 5.1.1 No such / user here", "relayed 250 2.0.0 Ok", "deferred 450 4.2.0 Greylisted"];
         assert_eq!(brief(&outcomes), told);
         assert_eq!(sink.taken()[0].rcpts, ["RCPT TO:<good@example.test>"]);
     }
@@ -28,7 +35,7 @@ async fn each_recipient_keeps_its_own_reply() {
 #[tokio::test]
 async fn a_transaction_without_recipients_leaves_the_connection_usable() {
     for extensions in [&["PIPELINING"][..], &["PIPELINING", "CHUNKING"], &[]] {
-        let script = Script::with(extensions).reply("RCPT", "550 5.1.1 Nobody").reply("MAIL FROM:<A@", "553 5.1.8 Not you");
+        let script = Script::with(extensions).once(Stage::Rcpt, "*", "550 5.1.1 Nobody").once(Stage::Mail, "a@*", "553 5.1.8 Not you");
         let (_dns, sink, relay) = world(script).await;
         let queue = FakeQueue::new();
         let [a, b] = [envelope("b@me.test", &["b@example.test"]), envelope("a@me.test", &["b@example.test"])];
@@ -38,7 +45,7 @@ async fn a_transaction_without_recipients_leaves_the_connection_usable() {
         for pushed in pushed {
             told.extend(brief(&pushed.outcomes().await.unwrap()));
         }
-        assert_eq!(told, ["failed 550 5.1.1 Nobody", "failed 553 5.1.8 Not you", "relayed 250 2.0.0 Taken"]);
+        assert_eq!(told, ["failed 550 5.1.1 Nobody", "failed 553 5.1.8 Not you", "relayed 250 2.0.0 Ok"]);
         assert_eq!(sink.connections(), 1, "{extensions:?}");
         assert_eq!(sink.heard("RSET").len(), 1);
     }
@@ -46,17 +53,38 @@ async fn a_transaction_without_recipients_leaves_the_connection_usable() {
 
 #[tokio::test]
 async fn a_host_that_wants_the_message_for_nobody_gets_an_empty_one() {
-    let script = Script::default().reply("RCPT", "550 5.1.1 Nobody").reply("DATA", "354 Go on then").reply(".", "554 5.5.1 No recipients");
-    let (_dns, sink, relay) = world(script).await;
+    let dns = FakeDns::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    dns.add("example.test A 127.0.0.1");
+    let relay = Relay::with_timeouts(&config(&dns, listener.local_addr().unwrap().port()), timeouts()).unwrap();
+    let host = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(stream);
+        stream.write_all(b"220 odd.test\r\n").await.unwrap();
+        let mut heard = Vec::new();
+        let mut line = String::new();
+        while stream.read_line(&mut line).await.unwrap() > 0 {
+            let answer: &[u8] = match line.get(..4).unwrap_or(&line) {
+                "EHLO" => b"250-odd.test\r\n250 PIPELINING\r\n",
+                "RCPT" => b"550 5.1.1 Nobody\r\n",
+                "DATA" => b"354 Go on then\r\n",
+                ".\r\n" => b"554 5.5.1 No recipients\r\n",
+                _ => b"250 Ok\r\n",
+            };
+            stream.write_all(answer).await.unwrap();
+            heard.push(std::mem::take(&mut line));
+        }
+        heard
+    });
     let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@example.test"]), MAIL).await;
     assert_eq!(brief(&outcomes), ["failed 550 5.1.1 Nobody"]);
-    assert!(sink.taken().is_empty());
-    assert!(sink.commands().contains(&".".to_owned()));
+    let heard = host.await.unwrap();
+    assert_eq!(heard[3..], ["DATA\r\n", ".\r\n", "QUIT\r\n"]);
 }
 
 #[tokio::test]
 async fn a_lost_connection_after_the_final_dot_is_deferred_and_not_repeated_at_once() {
-    let (_dns, sinks, relay) = two_hosts(Script::default().hang_up_at("."), Script::default()).await;
+    let (_dns, sinks, relay) = two_hosts(Script::usual().once(Stage::Message, "*", Answer::Close), Script::usual()).await;
     let (outcomes, down) = deliver(&relay, envelope("a@me.test", &["b@example.test"]), MAIL).await;
     let told = brief(&outcomes);
     assert!(told[0].starts_with("deferred 451 4.4.2 ") && told[0].contains("after the end of the message"), "{told:?}");
@@ -67,27 +95,27 @@ async fn a_lost_connection_after_the_final_dot_is_deferred_and_not_repeated_at_o
 #[tokio::test]
 async fn a_lost_connection_before_it_goes_to_the_next_host() {
     for script in [
-        Script::default().hang_up_at("MAIL"),
-        Script::default().hang_up_at("DATA"),
-        Script::default().hang_up_at("EHLO"),
-        Script::default().reply("MAIL", "421 4.3.2 Closing"),
-        Script::default().reply("RCPT", "421 4.3.2 Closing"),
-        Script::default().reply("EHLO", "421 4.3.2 Closing"),
-        Script::default().reply("EHLO", "451 4.3.2 Later"),
-        Script { greeting: "554 5.7.1 Not you".into(), ..Script::default() },
-        Script { greeting: "421 4.7.0 Busy".into(), ..Script::default() },
-        Script { greeting: "SSH-2.0-OpenSSH".into(), ..Script::default() },
+        Script::usual().once(Stage::Mail, "*", Answer::Close),
+        Script::usual().once(Stage::Data, "*", Answer::Close),
+        Script::usual().once(Stage::Ehlo, "*", Answer::Close),
+        Script::usual().once(Stage::Mail, "*", "421 4.3.2 Closing"),
+        Script::usual().once(Stage::Rcpt, "*", "421 4.3.2 Closing"),
+        Script::usual().once(Stage::Ehlo, "*", "421 4.3.2 Closing"),
+        Script::usual().once(Stage::Ehlo, "*", "451 4.3.2 Later"),
+        Script::usual().always(Stage::Connect, "554 5.7.1 Not you"),
+        Script::usual().always(Stage::Connect, "421 4.7.0 Busy"),
+        Script::usual().always(Stage::Connect, "SSH-2.0-OpenSSH"),
     ] {
-        let (_dns, sinks, relay) = two_hosts(script, Script::default()).await;
+        let (_dns, sinks, relay) = two_hosts(script, Script::usual()).await;
         let (outcomes, down) = deliver(&relay, envelope("a@me.test", &["b@example.test"]), MAIL).await;
-        assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 Taken"]);
+        assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 Ok"]);
         assert_eq!((sinks[1].taken().len(), down), (1, None));
     }
 }
 
 #[tokio::test]
 async fn when_no_host_will_the_destination_is_down_in_the_hosts_words() {
-    let busy = Script { greeting: "421 4.7.0 Busy".into(), ..Script::default() };
+    let busy = Script::usual().always(Stage::Connect, "421 4.7.0 Busy");
     let (_dns, _sinks, relay) = two_hosts(busy.clone(), busy).await;
     let (outcomes, down) = deliver(&relay, envelope("a@me.test", &["b@example.test", "c@example.test"]), MAIL).await;
     assert_eq!(brief(&outcomes), ["deferred 421 4.7.0 Busy"; 2]);
@@ -96,7 +124,7 @@ async fn when_no_host_will_the_destination_is_down_in_the_hosts_words() {
 
 #[tokio::test]
 async fn a_closed_port_says_so() {
-    let (dns, _sink, relay) = world(Script::default()).await;
+    let (dns, _sink, relay) = world(Script::usual()).await;
     dns.add("closed.test A 127.0.0.9");
     let (outcomes, down) = deliver(&relay, envelope("a@me.test", &["b@closed.test"]), MAIL).await;
     assert!(brief(&outcomes)[0].contains("451 4.4.1 closed.test[127.0.0.9]"), "{:?}", brief(&outcomes));
@@ -106,8 +134,8 @@ async fn a_closed_port_says_so() {
 #[tokio::test]
 async fn the_message_may_be_refused_at_its_end() {
     for (reply, told) in [("554 5.7.1 Spam", "failed 554 5.7.1 Spam"), ("452 4.3.1 Full", "deferred 452 4.3.1 Full")] {
-        for (extensions, command) in [(&["PIPELINING"][..], "."), (&["PIPELINING", "CHUNKING"], "BDAT")] {
-            let (_dns, _sink, relay) = world(Script::with(extensions).reply(command, reply)).await;
+        for (extensions, stage) in [(&["PIPELINING"][..], Stage::Message), (&["PIPELINING", "CHUNKING"], Stage::Message)] {
+            let (_dns, _sink, relay) = world(Script::with(extensions).once(stage, "*", reply)).await;
             let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@example.test"]), MAIL).await;
             assert_eq!(brief(&outcomes), [told]);
         }

@@ -1,6 +1,7 @@
 //! The relay against scripted hosts found through a scripted DNS.
 
 mod content;
+mod dane;
 mod failures;
 mod protocol;
 mod routing;
@@ -26,7 +27,7 @@ async fn world(script: Script) -> (FakeDns, Sink, Arc<Relay>) {
 /// `example.test` with two MX hosts on two loopback addresses, the first preferred.
 async fn two_hosts(first: Script, second: Script) -> (FakeDns, [Sink; 2], Arc<Relay>) {
     let (dns, one, relay) = world(first).await;
-    let two = Sink::start_at(&format!("127.0.0.2:{}", one.port()), second).await;
+    let two = Sink::start_at("127.0.0.2", one.port(), second).await;
     dns.add("example.test MX 20 mx2.example.test").add("mx2.example.test A 127.0.0.2");
     (dns, [one, two], relay)
 }

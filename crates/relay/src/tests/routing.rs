@@ -6,16 +6,16 @@ use pillarbox_smtp::{Domain, ReversePath};
 
 use super::{MAIL, world};
 use crate::Relay;
-use crate::testing::{FakeDns, Script, Sink, brief, config, deliver, envelope, timeouts};
+use crate::testing::{FakeDns, Script, Sink, Stage, brief, config, deliver, envelope, timeouts};
 
 #[tokio::test]
 async fn implicit_mx_null_mx_and_names_that_do_not_exist() {
-    let (dns, sink, relay) = world(Script::default()).await;
+    let (dns, sink, relay) = world(Script::usual()).await;
     dns.add("plain.test A 127.0.0.1").add("null.test MX 0 .").add("null.test A 127.0.0.1").add("empty.test TXT x");
     dns.add("alias.test CNAME example.test").add("hollow.test MX 10 nowhere.test").fail("broken.test");
     for (to, told) in [
-        ("b@plain.test", "relayed 250 2.0.0 Taken"),
-        ("b@alias.test", "relayed 250 2.0.0 Taken"),
+        ("b@plain.test", "relayed 250 2.0.0 Ok"),
+        ("b@alias.test", "relayed 250 2.0.0 Ok"),
         ("b@null.test", "failed 556 5.1.10 The domain null.test accepts no mail (null MX)"),
         ("b@missing.test", "failed 550 5.1.2 The domain missing.test does not exist"),
         ("b@empty.test", "failed 550 5.4.4 The domain empty.test has no mail host with an address"),
@@ -34,13 +34,13 @@ async fn implicit_mx_null_mx_and_names_that_do_not_exist() {
 
 #[tokio::test]
 async fn mail_never_comes_back_to_ourselves() {
-    let (dns, sink, relay) = world(Script::default()).await;
+    let (dns, sink, relay) = world(Script::usual()).await;
     dns.add("ours.test MX 10 relay.test").add("relay.test A 127.0.0.1");
     dns.add("backup.test MX 20 relay.test").add("backup.test MX 10 mx.example.test").add("backup.test MX 30 worse.test");
     let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@ours.test"]), MAIL).await;
     assert!(brief(&outcomes)[0].starts_with("failed 554 5.4.6 "), "{:?}", brief(&outcomes));
     let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@backup.test"]), MAIL).await;
-    assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 Taken"]);
+    assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 Ok"]);
     assert_eq!(dns.asked("worse.test", RecordType::A), 0);
     // By address: another name for our own listener.
     let mut own = config(&dns, sink.port());
@@ -52,7 +52,7 @@ async fn mail_never_comes_back_to_ourselves() {
 
 #[tokio::test]
 async fn denied_networks_are_never_tried() {
-    let (dns, sink, _) = world(Script::default()).await;
+    let (dns, sink, _) = world(Script::usual()).await;
     let mut strict = config(&dns, sink.port());
     strict.relay.deny_networks = vec!["127.0.0.0/8".parse().unwrap()];
     let relay = Relay::with_timeouts(&strict, timeouts()).unwrap();
@@ -65,9 +65,9 @@ async fn denied_networks_are_never_tried() {
 
 #[tokio::test]
 async fn address_literals_and_many_hosts() {
-    let (dns, sink, relay) = world(Script::default()).await;
+    let (dns, sink, relay) = world(Script::usual()).await;
     let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@[127.0.0.1]"]), MAIL).await;
-    assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 Taken"]);
+    assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 Ok"]);
     for n in 0..300 {
         dns.add(&format!("many.test MX 10 h{n}.many.test"));
     }
@@ -82,17 +82,17 @@ async fn address_literals_and_many_hosts() {
 async fn routes_lead_to_smarthosts_and_lmtp_services() {
     let dns = FakeDns::start().await;
     dns.add("smart.test A 127.0.0.1");
-    let smart = Sink::start(Script::default()).await;
-    let lmtp = Sink::start(Script { lmtp: true, ..Script::default() }.reply(".", "250 2.0.0 One").reply(".", "452 4.2.2 Full")).await;
+    let smart = Sink::start(Script::usual()).await;
+    let lmtp = Sink::start(Script { lmtp: true, ..Script::usual() }.once(Stage::Message, "c@*", "452 4.2.2 Full")).await;
     let mut config = config(&dns, 25);
     config.relay.smarthost = format!("smtp://smart.test:{}", smart.port());
     let via = format!("lmtp:127.0.0.1:{}", lmtp.port());
     config.relay.routes = vec![RelayRoute { domain: Some("box.test".into()), sender: None, via, password_file: Default::default() }];
     let relay = Relay::with_timeouts(&config, timeouts()).unwrap();
     let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@anywhere.test"]), MAIL).await;
-    assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 Taken"]);
+    assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 Ok"]);
     let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@box.test", "c@box.test", "d@box.test"]), MAIL).await;
-    assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 One", "deferred 452 4.2.2 Full", "relayed 250 2.0.0 Taken"]);
+    assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 Ok", "deferred 452 4.2.2 Full", "relayed 250 2.0.0 Ok"]);
     assert_eq!(lmtp.heard("LHLO").len(), 1);
     // A smarthost without an address is a fault of ours, so mail waits.
     config.relay.smarthost = "smtp://gone.test:25".into();
@@ -104,7 +104,7 @@ async fn routes_lead_to_smarthosts_and_lmtp_services() {
 
 #[tokio::test]
 async fn explaining_and_checking_send_nothing() {
-    let (_dns, sink, relay) = world(Script::default()).await;
+    let (_dns, sink, relay) = world(Script::usual()).await;
     let told = relay.explain(&Domain::new("example.test").unwrap(), &ReversePath::Null).await;
     assert_eq!(told.destination, "mx:example.test");
     assert_eq!((told.hosts.len(), told.hosts[0].name.as_str(), told.hosts[0].policy), (1, "mx.example.test", "opportunistic"));

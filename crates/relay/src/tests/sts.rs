@@ -24,8 +24,8 @@ struct World {
 async fn world(shown: &str) -> World {
     let authority = Authority::new();
     let dns = FakeDns::start().await;
-    let sink = Sink::start(Script { tls: Some(authority.issue(&[shown], false).server()), ..Script::default() }).await;
-    let https = Https::start(&authority.issue(&["mta-sts.example.test", "reports.test"], false)).await;
+    let sink = Sink::start(Script::tls(authority.issue(&[shown]).server_config())).await;
+    let https = Https::start(&authority.issue(&["mta-sts.example.test", "reports.test"])).await;
     dns.add("example.test MX 10 mx.example.test").add("mx.example.test A 127.0.0.1").add("mta-sts.example.test A 127.0.0.1");
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
@@ -71,7 +71,7 @@ async fn enforced_policies_demand_a_valid_certificate_and_a_listed_host() {
     good.dns.add("_mta-sts.example.test TXT v=STSv1; id=1;");
     good.https.say("200 OK", "text/plain; charset=utf-8", &policy("enforce", "*.example.test"));
     let relay = good.relay();
-    assert_eq!(send(&relay).await, ("relayed 250 2.0.0 Taken".into(), "TLSv1.3 mta-sts".into()));
+    assert_eq!(send(&relay).await, ("relayed 250 2.0.0 Ok".into(), "TLSv1.3 mta-sts".into()));
     assert_eq!(send(&relay).await.1, "TLSv1.3 mta-sts");
     assert_eq!(good.https.requests().len(), 1);
     assert!(good.https.requests()[0].starts_with(b"GET /.well-known/mta-sts.txt HTTP/1.1\r\n"));
@@ -108,7 +108,7 @@ async fn testing_reports_and_never_blocks() {
         world.dns.add("_mta-sts.example.test TXT v=STSv1; id=1;");
         world.https.say("200 OK", "text/plain", &policy("testing", mx));
         let relay = world.relay();
-        assert_eq!(send(&relay).await, ("relayed 250 2.0.0 Taken".into(), "TLSv1.3 opportunistic".into()));
+        assert_eq!(send(&relay).await, ("relayed 250 2.0.0 Ok".into(), "TLSv1.3 opportunistic".into()));
         assert_eq!(counted(&relay), [("sts".into(), 0, 1, vec![kind.into()])]);
     }
 }
@@ -126,19 +126,19 @@ async fn policies_that_cannot_be_had_bind_nobody_and_are_reported() {
         world.dns.add("_mta-sts.example.test TXT v=STSv1; id=1;");
         world.https.say(status, kind, &content);
         let relay = world.relay();
-        assert_eq!(send(&relay).await.0, "relayed 250 2.0.0 Taken");
+        assert_eq!(send(&relay).await.0, "relayed 250 2.0.0 Ok");
         send(&relay).await;
         assert_eq!(world.https.requests().len(), 1, "a failed fetch is not repeated at once");
         assert_eq!(counted(&relay), [("no-policy-found".into(), 0, 2, vec![result.into()])], "{status}");
     }
     // The policy host's certificate is not valid for its name.
     let mut world = world("mx.example.test").await;
-    let https = Https::start(&world.authority.issue(&["other.test"], false)).await;
+    let https = Https::start(&world.authority.issue(&["other.test"])).await;
     https.say("200 OK", "text/plain", &policy("enforce", "no.test"));
     world.config.relay.mta_sts_port = https.port;
     world.dns.add("_mta-sts.example.test TXT v=STSv1; id=1;");
     let relay = world.relay();
-    assert_eq!(send(&relay).await.0, "relayed 250 2.0.0 Taken");
+    assert_eq!(send(&relay).await.0, "relayed 250 2.0.0 Ok");
     assert_eq!(counted(&relay), [("no-policy-found".into(), 0, 1, vec!["sts-webpki-invalid".into()])]);
     assert!(https.requests().is_empty());
 }
@@ -150,7 +150,7 @@ async fn a_message_that_says_so_goes_without_the_policy() {
     world.https.say("200 OK", "text/plain", &policy("enforce", "mx.example.test"));
     let relay = world.relay();
     let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@example.test"]), format!("TLS-Required: no\r\n{MAIL}")).await;
-    assert_eq!((brief(&outcomes)[0].as_str(), outcomes.tls.as_str()), ("relayed 250 2.0.0 Taken", "TLSv1.3 opportunistic"));
+    assert_eq!((brief(&outcomes)[0].as_str(), outcomes.tls.as_str()), ("relayed 250 2.0.0 Ok", "TLSv1.3 opportunistic"));
     let mut strict = envelope("a@me.test", &["b@example.test"]);
     strict.require_tls = true;
     let (outcomes, _) = deliver(&relay, strict, format!("TLS-Required: no\r\n{MAIL}")).await;
