@@ -354,8 +354,12 @@ impl Found {
 }
 
 fn deliver_to(text: &str) -> Result<(), String> {
-    let lmtp = || matches!(text.parse(), Ok(NextHop::LmtpTcp { .. } | NextHop::LmtpUnix(_)));
-    if text == "maildir" || lmtp() {
+    // Several back ends are joined by commas; the later ones may leave "lmtp:" out.
+    let lmtp = |part: &str| {
+        let part = part.trim();
+        matches!(format!("lmtp:{}", part.strip_prefix("lmtp:").unwrap_or(part)).parse(), Ok(NextHop::LmtpTcp { .. } | NextHop::LmtpUnix(_)))
+    };
+    if text == "maildir" || (text.starts_with("lmtp:") && text.split(',').all(lmtp)) {
         return Ok(());
     }
     Err(format!("{text:?} is none of \"maildir\", \"lmtp:unix:/path\", \"lmtp:HOST:PORT\""))
@@ -462,6 +466,7 @@ mod tests {
             screen.connection_rate = "100/m"
             screen.milter = [{ address = "unix:/run/rspamd/milter.sock", on_failure = "accept" }]
             mailbox.deliver_to = "lmtp:unix:/run/dovecot/lmtp"
+            mailbox.deliver_to_domains = { "a.org" = "lmtp:b1.example:24,lmtp:b2.example:24", "b.org" = "lmtp:b1:24, b2:24" }
             tls.acme = { contact = "mailto:a@example.org" }
             log.level = "info,pillarbox=debug"
         "#;
