@@ -1,7 +1,8 @@
 //! Storing a batch of deliveries in Maildirs, on a thread that may block.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use pillarbox_queue::{Body, Delivery, Envelope, Outcome, Outcomes, Recipient, Ro
 use pillarbox_smtp::{BodyType, EnhancedCode, Reply, ReversePath};
 use rustix::io::Errno;
 
-use crate::maildir::{
-    Content, EarlierWork, FolderName, MailRoot, MaildirHandle, Missing, Place, StoreError, UniqueName, delivery_header, folder,
-};
-use crate::quota::{self, maildirsize::Account, warning};
+use crate::folders::Folders;
+use crate::maildir::{Content, EarlierWork, FolderName, MailRoot, MaildirHandle, Place, StoreError, UniqueName, delivery_header};
+use crate::quota;
+use crate::quota::maildirsize::Account;
+use crate::quota::warning::{self, Crossing};
 use crate::settings::Settings;
 
 /// Bodies up to this many octets are converted in memory, once for all their recipients; larger ones while they are copied.
@@ -58,23 +60,30 @@ impl From<StoreError> for Refused {
     }
 }
 
+/// One recipient's part of a delivery.
+#[derive(Clone, Copy)]
+struct Task<'a, 'c> {
+    delivery: &'a Delivery,
+    recipient: &'a Recipient,
+    user: &'a UserRecord,
+    content: &'a Content<'c>,
+}
+
 /// Serves one batch. What it opens and lists is shared by the batch's messages.
 pub(crate) struct Batch<'a> {
     root: &'a MailRoot,
     settings: &'a Settings,
-    handles: HashMap<PathKey, Arc<MaildirHandle>>,
+    /// By folded address.
+    users: HashMap<String, Folders<'a>>,
     listings: HashMap<PathBuf, EarlierWork>,
     buffer: Vec<u8>,
     now: SystemTime,
     vacations: Vec<Stored>,
 }
 
-/// User and folder.
-type PathKey = (String, FolderName);
-
 impl<'a> Batch<'a> {
     pub(crate) fn new(root: &'a MailRoot, settings: &'a Settings, now: SystemTime) -> Self {
-        Self { root, settings, now, handles: HashMap::new(), listings: HashMap::new(), buffer: Vec::new(), vacations: Vec::new() }
+        Self { root, settings, now, users: HashMap::new(), listings: HashMap::new(), buffer: Vec::new(), vacations: Vec::new() }
     }
 
     /// The messages stored for users who have a vacation text.
@@ -100,30 +109,43 @@ impl<'a> Batch<'a> {
         } else {
             Ok(Content::Stream(&open))
         };
-        let mut seen: HashSet<PathKey> = HashSet::new();
+        let several = plans.len() > 1;
+        let mut served: HashMap<PathBuf, Outcome> = HashMap::new();
         let mut each = Vec::with_capacity(plans.len());
         for (recipient, plan) in delivery.recipients().zip(plans) {
-            let user = match plan {
-                Plan::Done(outcome) => {
+            let (user, content) = match (plan, &content) {
+                (Plan::Store(user), Ok(content)) => (user, content),
+                (Plan::Done(outcome), _) => {
                     each.push(outcome);
                     continue;
                 }
-                Plan::Store(user) => user,
-            };
-            let result = match &content {
-                Ok(content) => self.store(&delivery, recipient, &user, content, &mut seen),
-                Err(unusable) => {
+                (_, Err(unusable)) => {
                     each.push(unusable.clone());
                     continue;
                 }
             };
+            let key = recipient.address.key();
+            let mut folders = self.users.remove(&key).unwrap_or_else(|| Folders::new(self.root, recipient.address.clone()));
+            let result = folders.place(self.junk(&delivery.envelope), wish(recipient)).map_err(Refused::from).and_then(|handle| {
+                if several && let Some(outcome) = served.get(&handle.path) {
+                    // Two addresses of the envelope lead to one folder: one copy is enough.
+                    return Ok((None, outcome.clone()));
+                }
+                let task = Task { delivery: &delivery, recipient, user: &user, content };
+                let path = several.then(|| handle.path.clone());
+                self.store(&task, &mut folders, handle).map(|()| (path, Outcome::Delivered))
+            });
+            self.users.insert(key, folders);
             each.push(match result {
-                Ok(()) => {
-                    if user.vacation.is_some() {
+                Ok((path, outcome)) => {
+                    if let Some(path) = path {
+                        served.insert(path, outcome.clone());
+                    }
+                    if user.vacation.is_some() && outcome == Outcome::Delivered {
                         let (envelope, body) = (Arc::clone(&delivery.envelope), delivery.body.clone());
                         self.vacations.push(Stored { envelope, body, recipient: recipient.clone(), user });
                     }
-                    Outcome::Delivered
+                    outcome
                 }
                 Err(Refused::Full) => outcome(quota::over_quota(self.settings)),
                 Err(Refused::Store(error)) => {
@@ -136,73 +158,67 @@ impl<'a> Batch<'a> {
         delivery.finish(Outcomes { each, relay: "maildir".into(), tls: String::new() });
     }
 
-    fn store(
-        &mut self,
-        delivery: &Delivery,
-        recipient: &Recipient,
-        user: &UserRecord,
-        content: &Content<'_>,
-        seen: &mut HashSet<PathKey>,
-    ) -> Result<(), Refused> {
+    fn junk(&self, envelope: &Envelope) -> Option<&'a FolderName> {
+        envelope.junk.then_some(&self.settings.junk_folder)
+    }
+
+    /// Stores a message for one recipient into `handle`, unless an earlier attempt did.
+    fn store(&mut self, task: &Task<'_, '_>, folders: &mut Folders<'_>, handle: Arc<MaildirHandle>) -> Result<(), Refused> {
+        let Task { delivery, recipient, user, content } = *task;
         let envelope = &delivery.envelope;
-        let (folder, handle) = self.place(envelope, recipient)?;
-        if !seen.insert((recipient.address.key(), folder.clone())) {
-            // Two addresses of the envelope lead to one mailbox: one copy is enough.
-            return Ok(());
-        }
         let name = UniqueName::new(envelope.id, envelope.received, &recipient.address, wish(recipient), &self.settings.host);
         let from = recipient.reverse_path.as_ref().unwrap_or(&envelope.from);
         let head = delivery_header(from, &recipient.address);
+        let inbox = folders.inbox()?;
         if delivery.replayed {
-            // The folder may have come or gone since the earlier attempt.
-            let inbox = self.handle(recipient, FolderName::Inbox, Missing::Create)?;
-            for place in [Some(Arc::clone(&handle)), inbox].into_iter().flatten() {
+            // The folder may have come or gone since the earlier attempt, so the inbox is searched too.
+            let places = if Arc::ptr_eq(&handle, &inbox) { vec![&handle] } else { vec![&handle, &inbox] };
+            for place in places {
                 let listing = match self.listings.entry(place.path.clone()) {
-                    std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-                    std::collections::hash_map::Entry::Vacant(fresh) => fresh.insert(EarlierWork::list(&place)?),
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(fresh) => fresh.insert(EarlierWork::list(place)?),
                 };
-                if listing.settle(&place, &name, &head, content)?.is_some() {
+                if listing.settle(place, &name, &head, content)?.is_some() {
                     return Ok(());
                 }
             }
         }
-        let Some(inbox) = self.handle(recipient, FolderName::Inbox, Missing::Create)? else { return Ok(()) };
         let limit = quota::limit(self.settings, user);
-        let mut account = Account::open(&inbox, limit, self.now);
         let size = match content {
             Content::Memory { sizes, .. } => sizes.stored,
             Content::Stream(_) => delivery.body.len(),
-        };
-        let before = match account.usage(size.saturating_add(head.len() as u64)) {
-            Ok(before) => before,
-            Err(error) => {
+        }
+        .saturating_add(head.len() as u64);
+        let mut account = None;
+        if limit.is_some() || !folders.uncounted {
+            let mut open = Account::open(&inbox, limit, self.now);
+            match open.usage(size) {
+                Ok(Some(before)) => account = Some((open, before)),
+                Ok(None) => folders.uncounted = true,
                 // Not knowing how full a mailbox is, is no reason to keep its mail from it.
-                tracing::warn!(to = %recipient.address, %error, "a mailbox's use could not be read");
-                None
+                Err(error) => tracing::warn!(to = %recipient.address, %error, "a mailbox's use could not be read"),
             }
-        };
-        if let (Some(limit), Some(before)) = (limit, before)
-            && before.bytes.saturating_add(size).saturating_add(head.len() as u64) > limit
+        }
+        if let (Some(limit), Some((_, before))) = (limit, &account)
+            && before.bytes.saturating_add(size) > limit
         {
             return Err(Refused::Full);
         }
-        // Without anything to count, nobody needs to wait for anybody.
-        let account = before.is_some().then_some(account);
         let stored = match handle.store(&name, &head, content, &Place::New, None) {
             // The directories were removed or replaced while they were open here: look again, once.
             Err(error) if matches!(error.raw(), Some(Errno::NOENT | Errno::STALE)) => {
-                self.root.forget(&handle.path);
-                self.handles.remove(&(recipient.address.key(), folder));
-                let (_, handle) = self.place(envelope, recipient)?;
-                handle.store(&name, &head, content, &Place::New, None)?
+                folders.reopen();
+                folders.place(self.junk(envelope), wish(recipient))?.store(&name, &head, content, &Place::New, None)?
             }
             other => other?,
         };
-        if let Some(mut account) = account {
-            let after = before.map_or(0, |before| before.bytes).saturating_add(stored.sizes.stored);
-            let counted = account.add(stored.sizes.stored, 1).and_then(|()| match (limit, before) {
-                (Some(limit), Some(before)) => self.warn(&inbox, &mut account, envelope, recipient, limit, before.bytes, after),
-                _ => Ok(()),
+        if let Some((mut account, before)) = account {
+            let counted = account.add(stored.sizes.stored, 1).and_then(|()| match limit {
+                Some(limit) => {
+                    let after = before.bytes.saturating_add(stored.sizes.stored);
+                    self.warn(task, &inbox, &mut account, Crossing { limit, before: before.bytes, after })
+                }
+                None => Ok(()),
             });
             if let Err(error) = counted {
                 tracing::warn!(to = %recipient.address, %error, "a mailbox's use could not be written or warned of");
@@ -212,74 +228,16 @@ impl<'a> Batch<'a> {
     }
 
     /// Tells the user, in the mailbox itself, that it is nearly full. Such a message always fits.
-    #[expect(clippy::too_many_arguments, reason = "all of it is already at hand in the one place that calls this")]
-    fn warn(
-        &self,
-        inbox: &MaildirHandle,
-        account: &mut Account<'_>,
-        envelope: &Envelope,
-        recipient: &Recipient,
-        limit: u64,
-        before: u64,
-        after: u64,
-    ) -> Result<(), StoreError> {
-        let Some(mark) = warning::crossed(limit, before, after) else { return Ok(()) };
-        let message = warning::message(&self.settings.hostname, &recipient.address, after, limit, self.now);
+    fn warn(&self, task: &Task<'_, '_>, inbox: &MaildirHandle, account: &mut Account<'_>, crossing: Crossing) -> Result<(), StoreError> {
+        let Some(mark) = crossing.mark() else { return Ok(()) };
+        let (envelope, to) = (&task.delivery.envelope, &task.recipient.address);
+        let message = warning::message(&self.settings.hostname, to, crossing, self.now);
         let mut body = Vec::new();
         let sizes = Content::convert(&message, &mut body);
-        let name = UniqueName::new(envelope.id, envelope.received, &recipient.address, &format!("\0quota-{mark}"), &self.settings.host);
-        let head = delivery_header(&ReversePath::Null, &recipient.address);
+        let name = UniqueName::new(envelope.id, envelope.received, to, &format!("\0quota-{mark}"), &self.settings.host);
+        let head = delivery_header(&ReversePath::Null, to);
         let stored = inbox.store(&name, &head, &Content::Memory { body: &body, sizes }, &Place::New, None)?;
         account.add(stored.sizes.stored, 1)
-    }
-
-    /// Where the message goes: the junk folder, the folder that the address names if it exists, or the inbox.
-    fn place(&mut self, envelope: &Envelope, recipient: &Recipient) -> Result<(FolderName, Arc<MaildirHandle>), StoreError> {
-        if envelope.junk && self.settings.junk_folder != FolderName::Inbox {
-            let junk = self.settings.junk_folder.clone();
-            if let Some(handle) = self.handle(recipient, junk.clone(), Missing::Report)? {
-                return Ok((junk, handle));
-            }
-            if let Some(handle) = self.handle(recipient, junk.clone(), Missing::Create)? {
-                folder::mark(&handle)?;
-                if let Some(inbox) = self.handle(recipient, FolderName::Inbox, Missing::Create)?
-                    && let Err(error) = folder::subscribe(&inbox, &junk)
-                {
-                    tracing::warn!(to = %recipient.address, %error, "the junk folder could not be subscribed");
-                }
-                return Ok((junk, handle));
-            }
-        }
-        if let Some(wished) = FolderName::new(wish(recipient)).filter(|wished| *wished != FolderName::Inbox)
-            && let Some(handle) = self.handle(recipient, wished.clone(), Missing::Report)?
-        {
-            return Ok((wished, handle));
-        }
-        match self.handle(recipient, FolderName::Inbox, Missing::Create)? {
-            Some(handle) => Ok((FolderName::Inbox, handle)),
-            None => Err(StoreError::errno("opening", recipient.address.to_string(), Errno::NOENT)),
-        }
-    }
-
-    fn handle(&mut self, recipient: &Recipient, folder: FolderName, missing: Missing) -> Result<Option<Arc<MaildirHandle>>, StoreError> {
-        let key = (recipient.address.key(), folder);
-        if let Some(handle) = self.handles.get(&key) {
-            return Ok(Some(Arc::clone(handle)));
-        }
-        let opened = match &key.1 {
-            FolderName::Inbox => self.root.inbox(&recipient.address, missing)?,
-            FolderName::Named { file_name } => {
-                // A folder is only ever made inside a mailbox that is one.
-                if missing == Missing::Create {
-                    self.root.inbox(&recipient.address, missing)?;
-                }
-                self.root.folder(&recipient.address, file_name, missing)?
-            }
-        };
-        if let Some(handle) = &opened {
-            self.handles.insert(key, Arc::clone(handle));
-        }
-        Ok(opened)
     }
 }
 

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod delivery;
+mod folders;
 mod hooks;
 pub mod import;
 mod lmtp;

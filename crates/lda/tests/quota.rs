@@ -39,6 +39,9 @@ async fn deliveries_are_counted_as_dovecot_counts_them() {
     assert_eq!(house.sizes(), format!("1000000S\n0 0\n{each} 1\n{each} 1\n{each} 1\n"));
     let used = house.transport.quota().used(&mailbox(BOB)).await.unwrap();
     assert_eq!((used.bytes, used.count), (each * 3, 3));
+    let mail = house.folder.path().join("mail");
+    assert_eq!(pillarbox_lda::quota::used_in(&mail, &mailbox(BOB)).unwrap(), used);
+    assert_eq!(pillarbox_lda::quota::used_in(&mail.join("missing"), &mailbox(BOB)).unwrap().bytes, 0);
 }
 
 #[tokio::test]

@@ -85,7 +85,7 @@ const LIST_MAX: u64 = 1 << 20;
 const VERSION_2: &str = "V\t2\n\n";
 
 /// Adds a folder to the subscriptions of a mailbox, under Dovecot's lock. Does nothing when it is there already or someone else holds the lock: a subscription is a
-/// convenience, and the next delivery tries again.
+/// convenience that no message waits for.
 ///
 /// # Errors
 /// When the list cannot be read or written.

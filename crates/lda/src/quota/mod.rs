@@ -3,6 +3,7 @@
 pub(crate) mod maildirsize;
 pub(crate) mod warning;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -66,6 +67,21 @@ impl QuotaCheck {
             None => Ok(Usage::default()),
         })
         .await
+    }
+}
+
+/// What a user's mailbox in the mail folder `mail` holds, for programs that deliver nothing. Creates nothing; blocks.
+///
+/// # Errors
+/// When folders cannot be read.
+pub fn used_in(mail: &Path, user: &Mailbox) -> Result<Usage, StoreError> {
+    if !mail.exists() {
+        return Ok(Usage::default());
+    }
+    let root = MailRoot::open(mail).map_err(|source| StoreError::Io { doing: "opening", what: mail.display().to_string(), source })?;
+    match root.inbox(user, Missing::Report)? {
+        Some(inbox) => maildirsize::used(&inbox, SystemTime::now()),
+        None => Ok(Usage::default()),
     }
 }
 
