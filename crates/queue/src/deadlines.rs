@@ -53,6 +53,7 @@ pub(crate) async fn run(queue: Arc<Queue>) {
             tokio::select! {
                 () = queue.clock.sleep_until(until) => {}
                 () = queue.tick.notified() => {}
+                () = queue.stop.cancelled() => return,
             }
         }
         queue.sleeps_until.store(0, Ordering::Release);
@@ -62,9 +63,10 @@ pub(crate) async fn run(queue: Arc<Queue>) {
 /// Deals with deadlines, one after the other, until the queue shuts down.
 pub(crate) async fn run_deadlines(queue: Arc<Queue>, mut due: mpsc::UnboundedReceiver<QueueId>) {
     let mut ids = Vec::new();
-    while due.recv_many(&mut ids, 100).await > 0 {
-        if queue.state.lock().stopping {
-            return;
+    loop {
+        tokio::select! {
+            n = due.recv_many(&mut ids, 100) => if n == 0 { return },
+            () = queue.stop.cancelled() => return,
         }
         let asleep: Vec<QueueId> = {
             let state = queue.state.lock();

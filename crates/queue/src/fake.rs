@@ -1,7 +1,8 @@
-//! A feed filled by hand, for the tests of deliverers: push messages, run the transport, look at the outcomes.
+//! For tests: a feed filled by hand (push messages, run the transport, look at the outcomes), and a clock set by hand.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -9,7 +10,8 @@ use pillarbox_smtp::Reply;
 use tokio::sync::{Notify, oneshot};
 
 use crate::body::Body;
-use crate::envelope::Envelope;
+use crate::clock::Clock;
+use crate::envelope::{Envelope, UnixMillis};
 use crate::feed::{Feed, Source};
 use crate::transport::{Delivery, Finish, Outcomes};
 
@@ -76,6 +78,48 @@ impl FakeQueue {
     /// What a transport said with [`Feed::destination_down`].
     pub fn down(&self) -> Option<Reply> {
         self.shared.down.lock().clone()
+    }
+}
+
+/// A clock that stands still until it is moved.
+#[derive(Debug, Default)]
+pub struct ManualClock {
+    now: AtomicU64,
+    moved: Notify,
+}
+
+impl ManualClock {
+    /// Stands at `now`.
+    pub fn at(now: UnixMillis) -> Self {
+        Self { now: AtomicU64::new(now), moved: Notify::new() }
+    }
+
+    /// Sets it, forwards or back, and wakes everyone who sleeps.
+    pub fn set(&self, now: UnixMillis) {
+        self.now.store(now, Ordering::SeqCst);
+        self.moved.notify_waiters();
+    }
+
+    /// Moves it forward.
+    pub fn advance(&self, by: Duration) {
+        self.set(self.now().saturating_add(crate::clock::millis(by)));
+    }
+}
+
+#[async_trait::async_trait]
+impl Clock for ManualClock {
+    fn now(&self) -> UnixMillis {
+        self.now.load(Ordering::SeqCst)
+    }
+
+    async fn sleep_until(&self, time: UnixMillis) {
+        loop {
+            let moved = self.moved.notified();
+            if self.now() >= time {
+                return;
+            }
+            moved.await;
+        }
     }
 }
 

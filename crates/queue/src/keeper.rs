@@ -106,6 +106,7 @@ impl Keeper {
     }
 
     /// Waits until a round that began after this call has ended. Blocks.
+    #[cfg(test)]
     pub(crate) fn wait_round(&self) {
         let mut work = self.work.lock();
         let target = work.rounds + 2;

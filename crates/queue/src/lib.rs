@@ -17,6 +17,7 @@ mod health;
 pub mod id;
 mod journal;
 mod keeper;
+mod operate;
 mod queue;
 mod report;
 mod schedule;
@@ -30,7 +31,11 @@ pub use envelope::{Door, Envelope, Recipient, Route, Source, Status, UnixMillis}
 pub use feed::Feed;
 pub use health::{DiskHealth, JournalHealth, QueueHealth};
 pub use id::{BadQueueId, QueueId};
+pub use operate::{DestinationSummary, ListFilter, RetryFilter};
 pub use queue::{AcceptError, Hooks, Queue};
 pub use schedule::Transports;
 pub use start::{OpenError, Tools};
 pub use transport::{Delivery, Destination, Outcome, Outcomes, Transport};
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use pillarbox_smtp::Mailbox;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::body::{Body, BodyFile, Budget, INLINE_MAX, Inner, blocking};
 use crate::body_writer::BodyWriter;
@@ -92,9 +93,10 @@ pub struct Queue {
     pub(crate) changed: Notify,
     pub(crate) deadlines: mpsc::UnboundedSender<QueueId>,
     pub(crate) runtime: Handle,
-    /// Keeps a second daemon out.
-    #[expect(dead_code, reason = "held for its lock")]
-    pub(crate) lock: File,
+    /// Keeps a second daemon out, until the shut-down is over.
+    pub(crate) lock: Mutex<Option<File>>,
+    /// Ends the queue's own tasks.
+    pub(crate) stop: CancellationToken,
 }
 
 /// A body in the form in which the journal takes it.

@@ -67,10 +67,10 @@ impl Queue {
                 tracing::warn!(id = %job.envelope.id, %error, "a delivery report could not be queued; it is tried again");
                 let until = queue.clock.now().saturating_add(RETRY);
                 while queue.clock.now() < until {
-                    if queue.state.lock().stopping {
-                        return;
+                    tokio::select! {
+                        () = queue.clock.sleep_until(until) => {}
+                        () = queue.stop.cancelled() => return,
                     }
-                    queue.clock.sleep_until(until).await;
                 }
             }
             queue.told(&job);

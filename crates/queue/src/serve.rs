@@ -7,7 +7,7 @@ use std::time::Duration;
 use pillarbox_smtp::{EnhancedCode, Reply};
 
 use crate::body::blocking;
-use crate::envelope::{Envelope, UnixMillis};
+use crate::envelope::UnixMillis;
 use crate::feed::{Feed, Source};
 use crate::id::QueueId;
 use crate::queue::Queue;
@@ -29,13 +29,6 @@ impl Drop for RunEnd {
     fn drop(&mut self) {
         self.0.queue.run_ended(&self.0);
     }
-}
-
-/// What was taken from a destination's queue.
-enum Taken {
-    Ready(Delivery),
-    /// Parked: its envelope must be read first.
-    Asleep(QueueId),
 }
 
 impl Queue {
@@ -132,11 +125,8 @@ impl Queue {
     }
 
     /// Makes a delivery of what is due of a message for a destination.
-    fn delivery(&self, state: &mut State, id: QueueId, dest: DestId, now: UnixMillis) -> Option<Taken> {
-        let live = match state.messages.get_mut(&id)? {
-            Entry::Live(live) => live,
-            Entry::Parked(_) => return Some(Taken::Asleep(id)),
-        };
+    fn delivery(&self, state: &mut State, id: QueueId, dest: DestId, now: UnixMillis) -> Option<Delivery> {
+        let Some(Entry::Live(live)) = state.messages.get_mut(&id) else { return None };
         let recipients: Vec<usize> =
             (0..).zip(&live.fates).filter(|(_, f)| f.dest == dest && f.is_waiting() && f.next <= now).map(|(n, _)| n).collect();
         if recipients.is_empty() {
@@ -162,7 +152,7 @@ impl Queue {
         let (queue, served) = (self.me.upgrade()?, recipients.clone());
         let finish = Finish::new(move |outcomes| queue.finished(id, dest, &served, outcomes));
         let envelope = Arc::clone(&live.envelope);
-        Some(Taken::Ready(Delivery { envelope, recipients, body: live.body.clone(), replayed: repeated, finish }))
+        Some(Delivery { envelope, recipients, body: live.body.clone(), replayed: repeated, finish })
     }
 
     /// Reads the envelopes of parked messages and puts them into the schedule whole. Those that cannot be read are reported and left.
@@ -203,55 +193,66 @@ impl Queue {
     }
 }
 
+/// Messages taken from a destination's queue and not delivered yet. Dropped, they go back: a deliverer may stop waiting for its feed.
+struct Picked<'a> {
+    run: &'a Run,
+    ids: Vec<QueueId>,
+    /// Those of them whose envelopes must be read first.
+    asleep: Vec<QueueId>,
+}
+
+impl Drop for Picked<'_> {
+    fn drop(&mut self) {
+        if self.ids.is_empty() {
+            return;
+        }
+        let (dest, now) = (self.run.dest, self.run.queue.clock.now());
+        let mut state = self.run.queue.state.lock();
+        for id in self.ids.drain(..) {
+            if let Some((priority, sender)) = state.turn_of(id) {
+                state.queue(id, dest, 0, priority, sender, now);
+            }
+        }
+    }
+}
+
 impl Run {
     /// Takes up to `max` from the queue. `None`: the run should end.
-    fn pick(&self, max: usize) -> Option<Vec<Taken>> {
-        let now = self.queue.clock.now();
+    fn pick(&self, max: usize) -> Option<Picked<'_>> {
         let mut state = self.queue.state.lock();
         let others_wait = self.kind == Kind::Relay && !state.line.is_empty();
         if state.stopping || (others_wait && self.served.load(Ordering::Relaxed) >= QUANTUM) {
             return None;
         }
-        let mut out = Vec::new();
-        loop {
-            let active = state.dests.active(self.dest)?;
-            let most = match active.down.as_ref().map(|down| down.probe) {
-                None => max,
-                Some(Probe::Due) => 1,
-                Some(_) => return (!out.is_empty()).then_some(out),
-            };
-            if out.len() >= most {
-                break;
-            }
-            let Some(id) = active.ready.pop() else { break };
-            if let Some(taken) = self.queue.delivery(&mut state, id, self.dest, now) {
-                out.push(taken);
-                if let Some(down) = state.dests.active(self.dest).and_then(|a| a.down.as_mut()) {
-                    down.probe = Probe::Out;
-                }
-            }
-        }
-        Some(out)
+        let active = state.dests.active(self.dest)?;
+        let most = match active.down.as_ref().map(|down| down.probe) {
+            None => max,
+            Some(Probe::Due) => 1,
+            Some(_) => return None,
+        };
+        let ids: Vec<QueueId> = std::iter::from_fn(|| active.ready.pop()).take(most).collect();
+        let asleep = ids.iter().copied().filter(|id| matches!(state.messages.get(id), Some(Entry::Parked(_)))).collect();
+        Some(Picked { run: self, ids, asleep })
     }
 
     /// Makes deliveries of what was picked, reading envelopes where that is needed.
-    async fn deliveries(&self, picked: Vec<Taken>) -> Vec<Delivery> {
-        let asleep: Vec<QueueId> = picked.iter().filter_map(|t| if let Taken::Asleep(id) = t { Some(*id) } else { None }).collect();
-        self.queue.wake(asleep).await;
-        let mut out = Vec::with_capacity(picked.len());
-        for taken in picked {
-            match taken {
-                Taken::Ready(delivery) => out.push(delivery),
-                Taken::Asleep(id) => {
-                    let now = self.queue.clock.now();
-                    let mut state = self.queue.state.lock();
-                    if let Some(Taken::Ready(delivery)) = self.queue.delivery(&mut state, id, self.dest, now) {
-                        out.push(delivery);
-                    } else {
-                        state.let_rest(id, &self.queue.times, now);
-                    }
-                }
+    async fn deliveries(&self, mut picked: Picked<'_>) -> Vec<Delivery> {
+        self.queue.wake(std::mem::take(&mut picked.asleep)).await;
+        // From here on nothing waits, so that nothing can be lost half way.
+        let ids = std::mem::take(&mut picked.ids);
+        let now = self.queue.clock.now();
+        let mut state = self.queue.state.lock();
+        let mut out = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.queue.delivery(&mut state, id, self.dest, now) {
+                Some(delivery) => out.push(delivery),
+                None => state.let_rest(id, &self.queue.times, now),
             }
+        }
+        if !out.is_empty()
+            && let Some(down) = state.dests.active(self.dest).and_then(|a| a.down.as_mut())
+        {
+            down.probe = Probe::Out;
         }
         out
     }
@@ -274,7 +275,7 @@ impl Source for Run {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
             let Some(picked) = self.pick(max) else { return Vec::new() };
-            if !picked.is_empty() {
+            if !picked.ids.is_empty() {
                 let deliveries = self.deliveries(picked).await;
                 if deliveries.is_empty() {
                     continue;
@@ -325,12 +326,4 @@ impl Source for Run {
 /// What a recipient hears when a deliverer lost its delivery.
 pub(crate) fn lost() -> Reply {
     Reply::new(451, EnhancedCode(4, 3, 0), "the delivery was interrupted")
-}
-
-/// An envelope and the state of the destination it waits for, put into words for people.
-pub(crate) fn overlay(envelope: &mut Envelope, recipient: usize, down: &Down) {
-    if let Some(recipient) = envelope.recipients.get_mut(recipient) {
-        recipient.last_reply = Some(down.reply.clone());
-        recipient.next_attempt = Some(recipient.next_attempt.unwrap_or(0).max(down.next_probe));
-    }
 }

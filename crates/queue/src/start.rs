@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use pillarbox_config::Config;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::body::{Body, BodyFile, Budget, Inner};
 use crate::clock::{Clock, SystemClock};
@@ -108,7 +109,7 @@ impl Queue {
                 }
             }
         }
-        self.tick.notify_one();
+        self.stop.cancel();
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let changed = self.changed.notified();
@@ -122,6 +123,7 @@ impl Queue {
         let closing = tokio::task::spawn_blocking(move || {
             me.keeper.wait_end();
             me.journal.close();
+            me.lock.lock().take();
         });
         _ = closing.await;
     }
@@ -244,7 +246,8 @@ fn open(
         changed: Notify::new(),
         deadlines,
         runtime,
-        lock,
+        lock: Mutex::new(Some(lock)),
+        stop: CancellationToken::new(),
         folder,
         disk,
     });
@@ -348,7 +351,7 @@ fn parked_of_envelope(envelope: &Envelope, transports: &Transports, times: &Time
     }
     let recipients = envelope.recipients.iter().filter(open).count();
     let mut flags = ParkedFlags::default();
-    flags.set(ParkedFlags::HELD, recipients > 0 && envelope.recipients.iter().filter(open).all(|r| r.status == Status::Held));
+    flags.set(ParkedFlags::HELD, envelope.recipients.iter().any(|r| r.status == Status::Held));
     let parked = Parked {
         received: envelope.received,
         deadline: times.next_deadline(envelope, now),

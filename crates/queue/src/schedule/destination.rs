@@ -204,6 +204,11 @@ impl Destinations {
         dest.active.as_deref_mut()
     }
 
+    /// The number of a destination that something is queued for.
+    pub(crate) fn find(&self, kind: Kind, name: &Destination) -> Option<DestId> {
+        self.numbers.get(&(kind, name.clone())).copied()
+    }
+
     /// Whether it is known to be down, and what it said.
     pub(crate) fn down(&self, number: DestId) -> Option<&Down> {
         self.get(number)?.active.as_ref()?.down.as_ref()

@@ -104,7 +104,7 @@ pub(crate) struct Parked {
 pub(crate) struct ParkedFlags(pub(crate) u8);
 
 impl ParkedFlags {
-    /// All that is left of it is held by an operator.
+    /// Some of it is held by an operator.
     pub(crate) const HELD: Self = Self(1);
     /// An earlier process parked it.
     pub(crate) const REPLAYED: Self = Self(2);
@@ -231,9 +231,9 @@ impl Live {
 
     /// What remains in memory of it.
     pub(crate) fn compact(&self, deadline: UnixMillis) -> Parked {
-        let all_held = self.fates.iter().filter(|f| f.is_open()).all(|f| f.status == Status::Held);
+        let held = self.fates.iter().any(|f| f.status == Status::Held);
         let mut flags = ParkedFlags::default();
-        flags.set(ParkedFlags::HELD, all_held);
+        flags.set(ParkedFlags::HELD, held);
         flags.set(ParkedFlags::REPLAYED, self.replayed);
         Parked {
             received: self.envelope.received,

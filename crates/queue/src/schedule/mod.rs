@@ -190,6 +190,14 @@ impl State {
         true
     }
 
+    /// The priority and the sender that decide a message's turn.
+    pub(crate) fn turn_of(&self, id: QueueId) -> Option<(i8, SenderKey)> {
+        Some(match self.messages.get(&id)? {
+            Entry::Live(live) => (live.envelope.priority, live.sender),
+            Entry::Parked(parked) => (parked.priority, parked.sender),
+        })
+    }
+
     /// Lets a message's deadline be found when it comes.
     pub(crate) fn wait_for_deadline(&mut self, id: QueueId, deadline: UnixMillis) {
         self.waits.insert((deadline, id, DEADLINE));
@@ -334,10 +342,8 @@ impl State {
             if known.is_none() && recipient.status == Status::Pending {
                 moved.push((dest, recipient.next_attempt.unwrap_or(0)));
             }
-            let mut next = recipient.next_attempt.unwrap_or(0);
-            if known == Some(0) && next <= now {
-                next = 0;
-            }
+            // Its destination's turn has come, be it by time or because an operator wished it.
+            let next = if known == Some(0) { 0 } else { recipient.next_attempt.unwrap_or(0) };
             live.fates.push(Fate::new(recipient.status, dest, next));
         }
         parked.jobs.list().into_iter().for_each(|(dest, _)| self.dests.remove_job(dest));

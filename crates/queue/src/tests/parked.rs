@@ -1,0 +1,145 @@
+//! Mail that is late: parking, restarts, damage.
+
+use super::*;
+
+/// A house with `count` messages that were put off and parked.
+async fn parked(count: usize) -> House {
+    let house = House::new().await;
+    house.relay.then(busy);
+    for n in 0..count {
+        house.send(&[&format!("user{n}@far.example")], &format!("Subject: {n}\r\n\r\nbody\r\n")).await;
+    }
+    house.until("all were tried", |h| h.relay.count() == count && h.queue.health().runs == 0).await;
+    house.keep().await;
+    house.keep().await;
+    assert_eq!(house.parked_files(), 2 * count);
+    house
+}
+
+#[tokio::test]
+async fn an_operator_can_read_what_is_parked() {
+    let house = parked(1).await;
+    let mut texts = Vec::new();
+    let mut folders = vec![house.config.paths.state.join("queue/deferred")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { texts.push(std::fs::read_to_string(path).unwrap()) }
+        }
+    }
+    texts.sort();
+    assert_eq!(texts[0], "Subject: 0\r\n\r\nbody\r\n");
+    for part in ["\"format\": 1", "\"from\": \"ada@example.net\"", "\"address\": \"user0@far.example\"", "busy"] {
+        assert!(texts[1].contains(part), "{part} in {}", texts[1]);
+    }
+}
+
+#[tokio::test]
+async fn parked_mail_is_retried_after_a_crash_and_after_a_restart() {
+    for proper in [false, true] {
+        let house = parked(20).await;
+        let after = if proper { house.restarted().await } else { house.killed("another boot").await };
+        let before = after.relay.count();
+        assert_eq!((after.queue.health().messages, after.queue.health().recipients), (20, 20));
+        after.relay.then(relayed);
+        after.pass(60);
+        after.until_empty().await;
+        assert_eq!(after.relay.count() - before, 20);
+        assert!(after.relay.got.lock()[before..].iter().all(|g| g.replayed && g.envelope.recipients[0].attempts == 1));
+        after.keep().await;
+        assert_eq!(after.parked_files(), 0);
+    }
+}
+
+#[tokio::test]
+async fn the_index_spares_reading_and_is_not_believed_where_files_differ() {
+    let house = parked(10).await;
+    let ids: Vec<QueueId> = house.queue.list(&ListFilter::default(), None, 100).await.iter().map(|e| e.id).collect();
+    house.queue.shutdown().await;
+    let index = house.config.paths.state.join("queue/deferred.index");
+    assert!(index.exists());
+    // One envelope is changed behind the index's back.
+    let text = ids[3].to_string();
+    let path = house.config.paths.state.join("queue/deferred").join(&text[9..11]).join(format!("{text}.json"));
+    let changed = std::fs::read_to_string(&path).unwrap().replace("user3@far.example", "moved@near.example");
+    std::fs::write(&path, changed).unwrap();
+    let after = house.killed("boot").await;
+    let destinations: Vec<String> = after.queue.summary().await.into_iter().map(|s| format!("{} {}", s.destination, s.messages)).collect();
+    assert_eq!(destinations, ["mx:far.example 9", "mx:near.example 1"]);
+}
+
+#[tokio::test]
+async fn a_damaged_envelope_is_set_aside_and_the_rest_goes_on() {
+    let house = parked(3).await;
+    let ids: Vec<QueueId> = house.queue.list(&ListFilter::default(), None, 100).await.iter().map(|e| e.id).collect();
+    let text = ids[1].to_string();
+    let path = house.config.paths.state.join("queue/deferred").join(&text[9..11]).join(format!("{text}.json"));
+    std::fs::write(&path, "{\"format\": 1, \"envelope\": {\"id\": \"").unwrap();
+    let after = house.killed("boot").await;
+    assert_eq!(after.queue.health().messages, 2);
+    assert_eq!(after.queue.health().damaged.len(), 1);
+    assert!(!after.queue.health().healthy);
+    assert!(after.config.paths.state.join(format!("queue/damaged/{text}.msg")).exists());
+    after.pass(60);
+    after.until_empty().await;
+}
+
+#[tokio::test]
+async fn a_message_finished_while_it_was_being_parked_leaves_nothing() {
+    let house = House::new().await;
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let wait = gate.clone();
+    house.relay.then(move |got| Reaction::Wait(wait.clone(), Box::new(relayed(got))));
+    for n in 0..30 {
+        house.send(&[&format!("a@host{n}.example")], "x").await;
+    }
+    house.until("all are under way", |h| h.relay.count() == 30).await;
+    house.pass(31);
+    let queue = house.queue.clone();
+    house.until("they were handed to the keeper", |_| queue.state.lock().fresh.is_empty()).await;
+    gate.add_permits(30);
+    house.until_empty().await;
+    house.keep().await;
+    house.keep().await;
+    assert_eq!(house.parked_files(), 0);
+    assert_eq!(house.queue.health().journal.segments, 1);
+    assert_eq!(house.killed("another boot").await.queue.health().messages, 0);
+}
+
+#[tokio::test]
+async fn what_became_of_some_recipients_is_known_after_a_crash_before_it_was_written() {
+    let house = House::new().await;
+    house.relay.then(busy);
+    house.send(&["a@far.example", "b@near.example"], "x").await;
+    house.until("both were tried", |h| h.relay.count() == 2 && h.queue.health().runs == 0).await;
+    house.keep().await;
+    house.keep().await;
+    house.relay.then(|got| if got.to[0] == "a@far.example" { relayed(got) } else { busy(got) });
+    house.pass(60);
+    house.until("one is left", |h| h.queue.health().recipients == 1 && h.queue.health().runs == 0).await;
+    // The files may not say so yet; the journal does.
+    let after = house.killed("another boot").await;
+    assert_eq!(after.queue.health().recipients, 1);
+    after.pass(600);
+    after.until_empty().await;
+    assert_eq!(after.relay.addressees(), ["b@near.example"]);
+}
+
+#[tokio::test]
+async fn local_mail_is_synced_before_its_files_go() {
+    let house = House::new().await;
+    house.local.then(busy);
+    house.send(&["bob@local.example"], "x").await;
+    house.until("it was tried", |h| h.local.count() == 1 && h.queue.health().runs == 0).await;
+    house.keep().await;
+    house.keep().await;
+    assert_eq!(house.parked_files(), 2);
+    let before = house.local.syncs.load(Ordering::SeqCst);
+    house.local.then(delivered);
+    house.pass(60);
+    house.until_empty().await;
+    house.keep().await;
+    house.keep().await;
+    assert_eq!(house.parked_files(), 0);
+    assert!(house.local.syncs.load(Ordering::SeqCst) > before);
+}

@@ -1,0 +1,181 @@
+//! Who is tried when: retries, destinations that are down, windows, turns, priorities, holds.
+
+use super::*;
+use pillarbox_smtp::DeliverBy;
+
+#[tokio::test]
+async fn retries_follow_the_configured_waits() {
+    let house = House::new().await;
+    house.relay.then(busy);
+    house.send(&["eve@far.example"], "x").await;
+    for (n, wait) in [(1, 60), (2, 300), (3, 900), (4, 900)] {
+        house.until("an attempt was made", |h| h.relay.count() == n && h.queue.health().runs == 0).await;
+        house.pass(wait - 1);
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(house.relay.count(), n, "too early");
+        house.pass(1);
+    }
+    house.until("a fifth attempt was made", |h| h.relay.count() == 5).await;
+}
+
+#[tokio::test]
+async fn a_destination_that_is_down_costs_one_probe() {
+    let house = House::new().await;
+    house.relay.then(|_| Reaction::Down(Reply::plain(421, "connection refused")));
+    house.send(&["a@far.example"], "x").await;
+    house.until("it is known to be down", |h| h.queue.health().destinations_down == 1).await;
+    for n in 0..100 {
+        house.send(&[&format!("user{n}@far.example")], "x").await;
+    }
+    house.send(&["b@near.example"], "x").await;
+    house.until("the other destination was tried", |h| h.relay.count() == 2).await;
+    house.pass(60);
+    house.until("it was probed", |h| h.relay.count() >= 3 && h.queue.health().runs == 0).await;
+    assert_eq!(house.relay.addressees().iter().filter(|a| a.ends_with("far.example")).count(), 2);
+    // What it said is said of everyone who waits.
+    let listed = house.queue.list(&ListFilter::default(), None, 1000).await;
+    let waiting = listed.iter().filter(|e| e.recipients[0].address.domain.as_str() == "far.example");
+    assert!(waiting.clone().count() == 101 && waiting.clone().all(|e| e.recipients[0].last_reply.as_ref().is_some_and(|r| r.code == 421)));
+    assert!(waiting.clone().all(|e| e.recipients[0].next_attempt.is_some_and(|t| t >= T0 + 120_000)));
+    // Back again: one success, and all follow without waiting for their own times.
+    house.relay.then(relayed);
+    house.pass(300);
+    house.until_empty().await;
+    assert_eq!(house.queue.health().destinations, 0);
+}
+
+#[tokio::test]
+async fn few_runs_at_first_and_more_with_success() {
+    let house = House::new().await;
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let wait = gate.clone();
+    house.relay.then(move |got| Reaction::Wait(wait.clone(), Box::new(relayed(got))));
+    for _ in 0..30 {
+        house.send(&["a@far.example"], "x").await;
+    }
+    house.until("two runs are under way", |h| h.relay.count() == 2).await;
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(house.relay.most_running.load(Ordering::SeqCst), 2);
+    gate.add_permits(30);
+    house.until_empty().await;
+    assert_eq!(house.relay.most_running.load(Ordering::SeqCst), house.relay.most);
+}
+
+#[tokio::test]
+async fn one_senders_flood_does_not_delay_another() {
+    let house = House::new().await;
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let wait = gate.clone();
+    house.relay.then(move |got| Reaction::Wait(wait.clone(), Box::new(relayed(got))));
+    for _ in 0..200 {
+        house.send(&["a@far.example"], "x").await;
+    }
+    let mut other = house.envelope(&["a@far.example"]);
+    other.from = "quiet@example.net".parse().unwrap();
+    let other = house.queue.accept(other, Body::from_bytes("x")).await.unwrap();
+    gate.add_permits(1000);
+    house.until_empty().await;
+    let place = house.relay.got.lock().iter().position(|g| g.id == other).unwrap();
+    assert!(place < 10, "at place {place}");
+}
+
+#[tokio::test]
+async fn urgent_mail_goes_first() {
+    let house = House::new().await;
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let wait = gate.clone();
+    house.relay.then(move |got| Reaction::Wait(wait.clone(), Box::new(relayed(got))));
+    for _ in 0..10 {
+        house.send(&["a@far.example"], "x").await;
+    }
+    house.until("two are under way", |h| h.relay.count() == 2).await;
+    let urgent = Envelope { priority: 5, ..house.envelope(&["a@far.example"]) };
+    let urgent = house.queue.accept(urgent, Body::from_bytes("x")).await.unwrap();
+    gate.add_permits(100);
+    house.until_empty().await;
+    assert_eq!(house.relay.got.lock()[2].id, urgent);
+}
+
+#[tokio::test]
+async fn mail_for_later_waits_until_then_across_a_restart() {
+    let house = House::new().await;
+    let later = Envelope { hold_until: Some(T0 + 3_600_000), ..house.envelope(&["a@far.example"]) };
+    house.queue.accept(later, Body::from_bytes("x")).await.unwrap();
+    house.pass(31);
+    let queue = house.queue.clone();
+    house.until("it was handed to the keeper", |_| queue.state.lock().fresh.is_empty()).await;
+    house.keep().await;
+    assert_eq!(house.parked_files(), 2);
+    let house = house.restarted().await;
+    house.pass(3500);
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(house.relay.count(), 0);
+    house.pass(69);
+    house.until_empty().await;
+    assert_eq!(house.relay.count(), 1);
+}
+
+#[tokio::test]
+async fn what_misses_the_time_its_sender_set_is_returned() {
+    let house = House::new().await;
+    house.relay.then(busy);
+    let by = DeliverBy { seconds: 120, return_when_late: true, trace: false };
+    let envelope = Envelope { by: Some(by), ..house.envelope(&["a@far.example"]) };
+    house.queue.accept(envelope, Body::from_bytes("Subject: hurry\r\n\r\nx\r\n")).await.unwrap();
+    house.until("it was tried", |h| h.relay.count() == 1 && h.queue.health().runs == 0).await;
+    house.pass(125);
+    house.until_empty().await;
+    let report = house.local.got.lock()[0].clone();
+    let text = String::from_utf8_lossy(&report.body).into_owned();
+    assert!(text.contains("Status: 5.4.7") && text.contains("busy"), "{text}");
+}
+
+#[tokio::test]
+async fn a_clock_set_back_does_not_hold_mail_up() {
+    let house = House::new().await;
+    house.relay.then(busy);
+    house.send(&["a@far.example"], "x").await;
+    house.until("it was tried", |h| h.relay.count() == 1 && h.queue.health().runs == 0).await;
+    house.clock.set(T0 - 10 * 86_400_000);
+    // The schedule is woken by the next message, if by nothing else.
+    house.send(&["b@near.example"], "x").await;
+    house.until("the schedule has looked", |h| h.queue.state.lock().next_due().is_some_and(|t| t < T0 - 9 * 86_400_000)).await;
+    house.pass(60);
+    house.until("it was tried again", |h| h.relay.addressees().iter().filter(|a| *a == "a@far.example").count() == 2).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_ahead_does_not_return_mail_untried() {
+    let house = House::new().await;
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let wait = gate.clone();
+    house.relay.then(move |got| Reaction::Wait(wait.clone(), Box::new(relayed(got))));
+    let later = Envelope { hold_until: Some(T0 + 60_000), ..house.envelope(&["a@far.example"]) };
+    house.queue.accept(later, Body::from_bytes("x")).await.unwrap();
+    gate.add_permits(1);
+    house.pass(50 * 365 * 86_400);
+    house.until_empty().await;
+    assert_eq!((house.relay.count(), house.local.count()), (1, 0));
+}
+
+#[tokio::test]
+async fn runs_are_bounded_over_all_destinations() {
+    let house = House::new().await;
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let wait = gate.clone();
+    house.relay.then(move |got| Reaction::Wait(wait.clone(), Box::new(relayed(got))));
+    let most = crate::schedule::MOST_RUNS;
+    for n in 0..most + 50 {
+        house.send(&[&format!("a@host{n}.example")], "x").await;
+    }
+    house.until("as many runs as may be", |h| h.queue.health().runs == most as u64 && h.relay.count() == most).await;
+    gate.add_permits(10_000);
+    house.until_empty().await;
+    assert_eq!(house.relay.count(), most + 50);
+}
