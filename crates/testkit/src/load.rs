@@ -58,6 +58,7 @@ impl Load {
             load: self,
             next: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
+            ended: AtomicUsize::new(0),
             acknowledged: Mutex::default(),
             refused: Mutex::default(),
             changes: Changes::default(),
@@ -69,6 +70,7 @@ impl Load {
                 if let Err(why) = session_of(&state, session).await {
                     state.refused.lock().push(why);
                 }
+                state.ended.fetch_add(1, Ordering::SeqCst);
                 state.changes.note();
             });
         }
@@ -96,6 +98,7 @@ struct State {
     load: Load,
     next: AtomicUsize,
     stop: AtomicBool,
+    ended: AtomicUsize,
     acknowledged: Mutex<Vec<String>>,
     refused: Mutex<Vec<String>>,
     changes: Changes,
@@ -112,9 +115,14 @@ impl LoadRun {
         self.state.refused.lock().clone()
     }
 
-    /// Waits until at least `n` messages were acknowledged.
+    /// Waits until at least `n` messages were acknowledged. Panics as soon as all sessions ended with fewer.
     pub async fn reached(&self, n: usize) {
-        let look = || (self.state.acknowledged.lock().len() >= n).then_some(());
+        let look = || {
+            let all_ended = self.state.ended.load(Ordering::SeqCst) >= self.state.load.sessions.max(1);
+            let reached = self.state.acknowledged.lock().len() >= n;
+            assert!(reached || !all_ended, "all sessions ended before {n} acknowledgements: {:?}", self.failures());
+            reached.then_some(())
+        };
         let state = || format!("{} acknowledged, failures: {:?}", self.acknowledged().len(), self.failures());
         self.state.changes.until(&format!("{n} acknowledgements"), look, state).await;
     }
