@@ -425,23 +425,24 @@ impl Queue {
         let mut sums: std::collections::HashMap<DestId, Sum> = std::collections::HashMap::new();
         let mut at = None;
         loop {
-            let state = self.state.lock();
             let mut looked = 0;
-            for (id, entry) in state.messages.range((at.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)).take(STEP) {
-                looked += 1;
-                at = Some(*id);
-                let (received, jobs) = match entry {
-                    Entry::Live(live) => (live.envelope.received, live.jobs()),
-                    Entry::Parked(parked) => (parked.received, parked.jobs.list()),
-                };
-                for (dest, next) in jobs {
-                    let sum = sums.entry(dest).or_insert(Sum { messages: 0, oldest: UnixMillis::MAX, next: UnixMillis::MAX });
-                    sum.messages += 1;
-                    sum.oldest = sum.oldest.min(received);
-                    sum.next = sum.next.min(next);
+            {
+                let state = self.state.lock();
+                for (id, entry) in state.messages.range((at.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)).take(STEP) {
+                    looked += 1;
+                    at = Some(*id);
+                    let (received, jobs) = match entry {
+                        Entry::Live(live) => (live.envelope.received, live.jobs()),
+                        Entry::Parked(parked) => (parked.received, parked.jobs.list()),
+                    };
+                    for (dest, next) in jobs {
+                        let sum = sums.entry(dest).or_insert(Sum { messages: 0, oldest: UnixMillis::MAX, next: UnixMillis::MAX });
+                        sum.messages += 1;
+                        sum.oldest = sum.oldest.min(received);
+                        sum.next = sum.next.min(next);
+                    }
                 }
             }
-            drop(state);
             if looked < STEP {
                 break;
             }
