@@ -5,9 +5,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use pillarbox_config::{ByteSize, Config};
 use pillarbox_directory::Directory;
+use pillarbox_lda::QuotaCheck;
+use pillarbox_queue::Queue;
+use pillarbox_relay::Relay;
 
 use crate::daemon::DaemonInfo;
 use crate::error::{ApiError, ApiResult};
+use crate::local_mail::LocalDoor;
 
 /// What the API stands on. The daemon makes one with everything, the command without a daemon one with the directory alone.
 pub struct Admin {
@@ -15,6 +19,14 @@ pub struct Admin {
     pub config: Arc<ArcSwap<Config>>,
     /// Domains, users, aliases, credentials.
     pub directory: Arc<dyn Directory>,
+    /// The queue of the daemon.
+    pub queue: Option<Arc<Queue>>,
+    /// The deliverer to the world; without the daemon one is made when asked for.
+    pub relay: Option<Arc<Relay>>,
+    /// What mailboxes hold, where the deliverer of this process keeps count.
+    pub quota: Option<QuotaCheck>,
+    /// Where mail that is handed in on this machine goes.
+    pub local_door: Option<Arc<dyn LocalDoor>>,
     /// The daemon itself, when this is it.
     pub daemon: Option<Arc<dyn DaemonInfo>>,
 }
@@ -22,7 +34,7 @@ pub struct Admin {
 impl Admin {
     /// With the directory alone.
     pub fn new(config: Arc<ArcSwap<Config>>, directory: Arc<dyn Directory>) -> Self {
-        Self { config, directory, daemon: None }
+        Self { config, directory, queue: None, relay: None, quota: None, local_door: None, daemon: None }
     }
 
     /// Adds the daemon.
@@ -32,17 +44,65 @@ impl Admin {
         self
     }
 
+    /// Adds the queue.
+    #[must_use]
+    pub fn with_queue(mut self, queue: Arc<Queue>) -> Self {
+        self.queue = Some(queue);
+        self
+    }
+
+    /// Adds the deliverer to the world.
+    #[must_use]
+    pub fn with_relay(mut self, relay: Arc<Relay>) -> Self {
+        self.relay = Some(relay);
+        self
+    }
+
+    /// Adds the deliverer's account of what mailboxes hold.
+    #[must_use]
+    pub fn with_quota(mut self, quota: QuotaCheck) -> Self {
+        self.quota = Some(quota);
+        self
+    }
+
+    /// Adds the door for mail handed in on this machine.
+    #[must_use]
+    pub fn with_local_door(mut self, door: Arc<dyn LocalDoor>) -> Self {
+        self.local_door = Some(door);
+        self
+    }
+
     /// The configuration at this moment.
     pub fn config(&self) -> Arc<Config> {
         self.config.load_full()
     }
 
     pub(crate) fn daemon(&self) -> ApiResult<&Arc<dyn DaemonInfo>> {
-        self.daemon.as_ref().ok_or_else(|| ApiError::unavailable("the daemon is not running; start it with `systemctl start pillarbox`"))
+        self.daemon.as_ref().ok_or_else(not_running)
+    }
+
+    pub(crate) fn queue(&self) -> ApiResult<&Arc<Queue>> {
+        self.queue.as_ref().ok_or_else(not_running)
+    }
+
+    pub(crate) fn local_door(&self) -> ApiResult<&Arc<dyn LocalDoor>> {
+        self.local_door.as_ref().ok_or_else(not_running)
+    }
+
+    /// The daemon's deliverer, or one made for this question.
+    pub(crate) fn relay(&self) -> ApiResult<Arc<Relay>> {
+        match &self.relay {
+            Some(relay) => Ok(relay.clone()),
+            None => Relay::new(&self.config()).map_err(|e| ApiError::unavailable(e.to_string())),
+        }
     }
 
     /// Octets of `mailbox.default_quota`; `None` for none.
     pub(crate) fn default_quota(&self) -> Option<u64> {
         self.config().mailbox.default_quota.parse::<ByteSize>().ok().map(ByteSize::bytes)
     }
+}
+
+fn not_running() -> ApiError {
+    ApiError::unavailable("the daemon is not running; start it with `systemctl start pillarbox`")
 }

@@ -10,8 +10,11 @@ use crate::admin::Admin;
 /// Longest `maildirsize` that is read; Dovecot and the LDA rewrite it from 5120 octets.
 const LONGEST: u64 = 64 * 1024;
 
-/// Octets that a user's mailbox holds: as its `maildirsize` says; 0 where it has none.
+/// Octets that a user's mailbox holds: from the daemon's account of it, or without a daemon as its `maildirsize` says; 0 where neither is known.
 pub(crate) async fn used_bytes(admin: &Admin, user: &Mailbox) -> u64 {
+    if let Some(quota) = &admin.quota {
+        return quota.used(user).await.map(|usage| usage.bytes).unwrap_or(0);
+    }
     let (mail, user) = (admin.config().paths.mail.clone(), user.clone());
     tokio::task::spawn_blocking(move || read(&mail, &user).unwrap_or(0)).await.unwrap_or(0)
 }

@@ -73,18 +73,24 @@ impl From<&Recipient> for QueueRecipient {
     }
 }
 
-/// `queue summary`: one line a destination domain.
+/// `queue summary`: one line a destination.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QueueSummary {
-    /// Recipient domain.
-    pub domain: String,
+    /// The destination as its deliverer calls it, such as `mx:example.net`.
+    pub destination: String,
     /// Messages with an unfinished recipient there.
     pub messages: u64,
-    /// Unfinished recipients there.
-    pub recipients: u64,
     /// Age of the oldest, seconds.
     pub oldest_seconds: u64,
-    /// The last reply of one of them.
+    /// Deliveries under way.
+    pub runs: u64,
+    /// The earliest next attempt; `null`: now.
+    pub next_attempt: Option<String>,
+    /// Since when it cannot be reached as a whole.
+    pub down_since: Option<String>,
+    /// When it is asked again.
+    pub next_probe: Option<String>,
+    /// What it said last, when it is down.
     pub last_reply: Option<String>,
 }
 
@@ -95,11 +101,21 @@ pub struct QueueDone {
     pub messages: u64,
 }
 
-/// `POST /v1/queue/retry`.
+/// `POST /v1/queue/hold`, `release`, `remove`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueIds {
+    /// Which messages.
+    pub ids: Vec<QueueId>,
+}
+
+/// `POST /v1/queue/retry`: these, or all mail to a domain, or all mail.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryMany {
-    /// Only mail to this domain; absent: all mail.
+    /// These.
+    pub ids: Option<Vec<QueueId>>,
+    /// All mail to this domain.
     pub to: Option<pillarbox_smtp::Domain>,
 }
 

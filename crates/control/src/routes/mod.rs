@@ -5,6 +5,8 @@ mod app_passwords;
 mod dns;
 mod domains;
 mod input;
+mod queue;
+mod reports;
 mod route;
 mod status;
 mod transfer;
@@ -36,6 +38,20 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/dns/{domain}/check", get(dns::zone_check))
         .route("/v1/dkim/{domain}", get(dns::keys))
         .route("/v1/dkim/{domain}/rotate", post(dns::rotate))
+        .route("/v1/queue", get(queue::list))
+        .route("/v1/queue/summary", get(queue::summary))
+        .route("/v1/queue/retry", post(queue::retry))
+        .route("/v1/queue/hold", post(queue::hold))
+        .route("/v1/queue/release", post(queue::release))
+        .route("/v1/queue/remove", post(queue::remove))
+        .route("/v1/queue/{id}", get(queue::show))
+        .route("/v1/queue/{id}/message", get(queue::message))
+        .route("/v1/submit", post(queue::submit))
+        .route("/v1/trace", get(reports::trace))
+        .route("/v1/reports/dmarc", get(reports::dmarc))
+        .route("/v1/reports/tls", get(reports::tls))
+        .route("/v1/tls", get(reports::certificates))
+        .route("/v1/tls/renew", post(reports::renew))
         .route("/v1/export", get(transfer::export))
         .route("/v1/apply", post(transfer::apply))
         .route("/v1/route/{address}", get(route::route))

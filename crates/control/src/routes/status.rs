@@ -17,6 +17,15 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> axum::Json<Status
         None => (vec![], vec![], vec!["the daemon is not running; start it with `systemctl start pillarbox`".to_owned()]),
     };
     let disks: Vec<DiskInfo> = [&config.paths.state, &config.paths.mail].into_iter().filter_map(|p| disk(p)).collect();
+    let mut queue = QueueNumbers::default();
+    if let Some(health) = admin.queue.as_ref().map(|q| q.health()) {
+        queue = QueueNumbers { messages: health.messages, recipients: health.recipients, oldest_seconds: health.oldest_seconds };
+        problems.extend(
+            health.journal.failed.map(|why| format!("the journal takes no mail ({why}); see to the disk, then restart the daemon")),
+        );
+        problems.extend(health.sync_error.map(|why| format!("stored mail cannot be made durable: {why}")));
+        problems.extend(health.damaged.iter().map(|what| format!("damaged in the queue: {}", pillarbox_smtp::printable(what.as_bytes()))));
+    }
     for disk in &disks {
         if disk.free_bytes < config.limits.free_space.bytes() {
             problems.push(format!("{} has only {} octets free; mail is refused with 452 until there is more", disk.path, disk.free_bytes));
@@ -27,7 +36,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> axum::Json<Status
         hostname: config.hostname(),
         running: admin.daemon.is_some(),
         listeners,
-        queue: QueueNumbers::default(),
+        queue,
         certificates,
         disks,
         healthy: problems.is_empty(),

@@ -1,0 +1,187 @@
+//! From the two-part stream to the local door.
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt};
+use pillarbox_message::header;
+use pillarbox_queue::{Body, QueueId};
+use pillarbox_smtp::{MailParams, Notify, OriginalRecipient, RcptParams, Ret};
+
+use super::addresses::Qualifier;
+use super::header::mend;
+use super::{LocalDoor, LocalError, LocalMail};
+use crate::admin::Admin;
+use crate::api::LocalEnvelope;
+use crate::error::ApiError;
+
+/// Longest envelope line, octets.
+const ENVELOPE: usize = 1 << 20;
+/// Longest header section that is mended, octets; a longer one goes on as it is.
+const HEADER: usize = 1 << 20;
+
+/// Reads envelope and message from `stream` and hands them over. `submitter` replaces who the envelope claims to come from.
+pub async fn accept<S, E>(admin: &Admin, stream: S, submitter: Option<String>) -> Result<QueueId, LocalError>
+where
+    S: Stream<Item = Result<Bytes, E>> + Send,
+    E: std::fmt::Display,
+{
+    let mut stream = std::pin::pin!(stream);
+    let mut buffer = BytesMut::new();
+    let envelope = envelope(&mut stream, &mut buffer).await?;
+    let body = Received { stream, buffer };
+    take(admin, envelope, body, submitter).await
+}
+
+/// The rest of the stream, of which `buffer` was read already.
+struct Received<S> {
+    stream: S,
+    buffer: BytesMut,
+}
+
+async fn envelope<S, E>(stream: &mut S, buffer: &mut BytesMut) -> Result<LocalEnvelope, LocalError>
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin,
+    E: std::fmt::Display,
+{
+    loop {
+        if let Some(end) = buffer.iter().position(|b| *b == b'\n') {
+            let line = buffer.split_to(end + 1);
+            let bad =
+                |e: serde_json::Error| ApiError::usage(format!("the envelope: {}", pillarbox_smtp::printable(e.to_string().as_bytes())));
+            return Ok(serde_json::from_slice(&line).map_err(bad)?);
+        }
+        if buffer.len() > ENVELOPE {
+            return Err(ApiError::usage(format!("the envelope is longer than {ENVELOPE} octets")).into());
+        }
+        match stream.next().await {
+            Some(Ok(chunk)) => buffer.extend_from_slice(&chunk),
+            Some(Err(error)) => return Err(broken(&error)),
+            None => return Err(ApiError::usage("the envelope is missing: a line of JSON comes before the message").into()),
+        }
+    }
+}
+
+async fn take<S, E>(
+    admin: &Admin,
+    envelope: LocalEnvelope,
+    mut received: Received<S>,
+    submitter: Option<String>,
+) -> Result<QueueId, LocalError>
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin,
+    E: std::fmt::Display,
+{
+    let door = admin.local_door()?;
+    let (config, directory) = (admin.config(), admin.directory.as_ref());
+    let qualifier = Qualifier::new(&config, directory).await?;
+    let no_address = |text: &str| ApiError::usage(format!("{} is no address", pillarbox_smtp::printable(text.as_bytes())));
+    let from = qualifier.sender(&envelope.from).ok_or_else(|| no_address(&envelope.from))?;
+    let notify = notify(envelope.notify.as_deref())?;
+    let mut recipients = Vec::with_capacity(envelope.to.len());
+    for text in &envelope.to {
+        let mailbox = qualifier.recipient(text, &config, directory).await.map_err(ApiError::from)?.ok_or_else(|| no_address(text))?;
+        let orcpt = notify.explicit.then(|| OriginalRecipient { address_type: "rfc822".into(), address: mailbox.to_string() });
+        recipients.push((mailbox, RcptParams { notify, orcpt }));
+    }
+    if recipients.is_empty() {
+        return Err(ApiError::usage("no recipient was named").into());
+    }
+    let params = MailParams { ret: ret(envelope.ret.as_deref())?, envid: envelope.envid, ..MailParams::default() };
+    let limit = config.limits.message_size.bytes();
+    let mut writer = admin.queue()?.body_writer();
+    if !envelope.deliver {
+        let head = head(&mut received).await?;
+        let mended = mend(&head, &qualifier, &from, envelope.full_name.as_deref());
+        writer.write(&mended).await.map_err(|e| stored(&e))?;
+    }
+    let rest = received.buffer.split().freeze();
+    writer.write_bytes(rest).await.map_err(|e| stored(&e))?;
+    while let Some(chunk) = received.stream.next().await {
+        writer.write_bytes(chunk.map_err(|e| broken(&e))?).await.map_err(|e| stored(&e))?;
+        if writer.len() > limit {
+            return Err(
+                ApiError::refused(format!("the message is larger than limits.message_size ({})", config.limits.message_size)).into()
+            );
+        }
+    }
+    let body: Body = writer.finish().await.map_err(|e| stored(&e))?;
+    let submitter = submitter.unwrap_or(envelope.login);
+    let mail = LocalMail { from, recipients, params, body, submitter, submission: !envelope.deliver };
+    hand_over(door.as_ref(), mail).await
+}
+
+pub(super) async fn hand_over(door: &dyn LocalDoor, mail: LocalMail) -> Result<QueueId, LocalError> {
+    door.take(mail).await.map_err(LocalError::Refused)
+}
+
+/// Splits the header section off, its blank line included. An endless one is given back empty and goes on unmended.
+async fn head<S, E>(received: &mut Received<S>) -> Result<Bytes, LocalError>
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin,
+    E: std::fmt::Display,
+{
+    loop {
+        let split = header::split(&received.buffer);
+        if split.body < received.buffer.len() || split.body > split.header {
+            return Ok(received.buffer.split_to(split.body).freeze());
+        }
+        if received.buffer.len() > HEADER {
+            return Ok(Bytes::new());
+        }
+        match received.stream.next().await {
+            Some(chunk) => received.buffer.extend_from_slice(&chunk.map_err(|e| broken(&e))?),
+            None => return Ok(received.buffer.split().freeze()),
+        }
+    }
+}
+
+fn broken(error: &dyn std::fmt::Display) -> LocalError {
+    ApiError::usage(format!("the message broke off: {}", pillarbox_smtp::printable(error.to_string().as_bytes()))).into()
+}
+
+fn stored(error: &std::io::Error) -> LocalError {
+    ApiError::unavailable(format!("the message cannot be stored: {error}")).into()
+}
+
+/// RFC 3461 §4.1: `NEVER`, or some of SUCCESS, FAILURE, DELAY.
+fn notify(text: Option<&str>) -> Result<Notify, ApiError> {
+    let Some(text) = text.filter(|t| !t.is_empty()) else { return Ok(Notify::default()) };
+    let mut notify = Notify::NEVER;
+    let words: Vec<String> = text.split(',').map(|w| w.trim().to_ascii_lowercase()).collect();
+    for word in &words {
+        match word.as_str() {
+            "never" if words.len() == 1 => return Ok(Notify::NEVER),
+            "success" => notify.success = true,
+            "failure" => notify.failure = true,
+            "delay" => notify.delay = true,
+            _ => return Err(ApiError::usage("NOTIFY is \"never\", or some of \"success,failure,delay\"")),
+        }
+    }
+    Ok(notify)
+}
+
+/// RFC 3461 §4.3.
+fn ret(text: Option<&str>) -> Result<Option<Ret>, ApiError> {
+    match text.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("") => Ok(None),
+        Some("full") => Ok(Some(Ret::Full)),
+        Some("hdrs") => Ok(Some(Ret::Hdrs)),
+        Some(_) => Err(ApiError::usage("RET is \"full\" or \"hdrs\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dsn_words() {
+        assert_eq!(notify(Some("never")).unwrap(), Notify::NEVER);
+        assert_eq!(notify(None).unwrap(), Notify::default());
+        let some = notify(Some("SUCCESS, delay")).unwrap();
+        assert!(some.success && some.delay && !some.failure && some.explicit);
+        assert!(notify(Some("never,success")).is_err());
+        assert!(notify(Some("always")).is_err());
+        assert_eq!(ret(Some("HDRS")).unwrap(), Some(Ret::Hdrs));
+        assert!(ret(Some("some")).is_err());
+    }
+}
