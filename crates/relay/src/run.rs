@@ -23,6 +23,25 @@ const CONNECT_TIME: std::time::Duration = std::time::Duration::from_secs(300);
 /// Fresh connections that may break during one delivery before it waits for its next turn.
 const MAX_BREAKS: usize = 3;
 
+/// Why no session came about.
+enum NoSession {
+    /// There is no way, and there will be none.
+    Never(Reply),
+    /// No host answers as it should: the destination is down.
+    Down(Reply),
+    /// Each host that answers broke off over this very message; others may fare better.
+    Tried,
+}
+
+impl From<NoPath> for NoSession {
+    fn from(none: NoPath) -> Self {
+        match none {
+            NoPath::Never(reply) => Self::Never(reply),
+            NoPath::Down(reply) => Self::Down(reply),
+        }
+    }
+}
+
 /// One run of the transport.
 pub(crate) struct Run {
     shared: Arc<Shared>,
@@ -46,7 +65,8 @@ pub(crate) async fn run(shared: Arc<Shared>, destination: Destination, mut feed:
         run.deliver(delivery).await;
     }
     if let Some(session) = run.session.take() {
-        session.quit().await;
+        // A host that is slow to say goodbye holds nobody up.
+        tokio::spawn(session.quit());
     }
 }
 
@@ -72,6 +92,7 @@ impl Run {
         let (mut relay, mut tls) = (String::new(), String::new());
         let mut breaks = 0;
         let mut keep = true;
+        let mut lost: Option<Reply> = None;
         loop {
             let open: Vec<usize> = (0..outcomes.len()).filter(|&slot| outcomes.get(slot).is_some_and(Option::is_none)).collect();
             if open.is_empty() {
@@ -81,7 +102,7 @@ impl Run {
                 Some(session) => session,
                 None => {
                     let mut opened = self.connect(false).await;
-                    if matches!(&opened, Err(NoPath::Down(_))) && work.is_lenient().await {
+                    if matches!(&opened, Err(NoSession::Down(_))) && work.is_lenient().await {
                         opened = self.connect(true).await;
                         // For this message alone: others want the policies kept.
                         keep = opened.is_err();
@@ -90,8 +111,9 @@ impl Run {
                         Ok(session) => session,
                         Err(trouble) => {
                             let outcome = match trouble {
-                                NoPath::Never(reply) => Outcome::Failed { reply },
-                                NoPath::Down(reply) => {
+                                NoSession::Never(reply) => Outcome::Failed { reply },
+                                NoSession::Tried => Outcome::Deferred { reply: last_words(lost.take(), &self.hop) },
+                                NoSession::Down(reply) => {
                                     self.feed.destination_down(reply.clone());
                                     Outcome::Deferred { reply }
                                 }
@@ -117,8 +139,14 @@ impl Run {
                     self.failed.insert(session.label.clone());
                     breaks += 1;
                     if breaks >= MAX_BREAKS {
-                        fill(&mut outcomes, &Outcome::Deferred { reply });
+                        fill(&mut outcomes, &Outcome::Deferred { reply: reply.clone() });
                     }
+                    // 421 before anything was taken speaks of the host, not of the message (RFC 5321 §3.8).
+                    if reply.code == 421 && breaks >= MAX_BREAKS && outcomes.iter().flatten().all(|o| !matches!(o, Outcome::Relayed { .. }))
+                    {
+                        self.feed.destination_down(reply.clone());
+                    }
+                    lost = Some(reply);
                 }
             }
         }
@@ -129,7 +157,7 @@ impl Run {
 
     /// Opens a session with the first host and address that will have one. With `lenient`, for messages that say so (RFC 8689
     /// §5), policies that other people published bind no one.
-    async fn connect(&mut self, lenient: bool) -> Result<Session, NoPath> {
+    async fn connect(&mut self, lenient: bool) -> Result<Session, NoSession> {
         let shared = self.shared.clone();
         let path = Path::find(&shared, &self.hop).await?;
         let started = Instant::now();
@@ -154,7 +182,9 @@ impl Run {
             if lenient && path.is_mx() {
                 demand.policy = Policy::Opportunistic;
             }
-            for endpoint in path.endpoints(&shared, host) {
+            let mut endpoints = path.endpoints(&shared, host);
+            endpoints.sort_by_key(|endpoint| shared.was_unreachable(endpoint));
+            for endpoint in endpoints {
                 if tried >= MAX_ADDRESSES || started.elapsed() >= CONNECT_TIME {
                     break;
                 }
@@ -174,7 +204,7 @@ impl Run {
                     policy: &demand.policy,
                     implicit_tls: path.implicit_tls(),
                     lmtp: path.is_lmtp(),
-                    credentials: path.credentials().await.map_err(NoPath::Down)?,
+                    credentials: path.credentials().await.map_err(NoSession::Down)?,
                     helo: &shared.helo,
                     tls: &shared.tls,
                     timeouts: shared.timeouts,
@@ -192,6 +222,9 @@ impl Run {
                     Err(refusal) => {
                         tracing::debug!(host = %label, reply = %refusal.reply, "a host gave no session");
                         metrics::counter!("pillarbox_relay_connections_total", "result" => "failed").increment(1);
+                        if refusal.unreachable {
+                            ip.into_iter().for_each(|ip| shared.note_unreachable(ip));
+                        }
                         if refusal.tls.is_some() {
                             count(&shared, &demand, &host.name, ip, refusal.tls);
                         }
@@ -202,8 +235,16 @@ impl Run {
             }
         }
         self.failed.clear();
-        Err(NoPath::Down(last.unwrap_or_else(|| replies::unreachable(&hop_name(&self.hop), "no host answered"))))
+        Err(match last {
+            Some(reply) => NoSession::Down(reply),
+            None => NoSession::Tried,
+        })
     }
+}
+
+/// What a host said when it broke off, or the plain fact.
+fn last_words(lost: Option<Reply>, hop: &NextHop) -> Reply {
+    lost.unwrap_or_else(|| replies::unreachable(&hop_name(hop), "no host answered"))
 }
 
 /// Counts a session for TLS reports.

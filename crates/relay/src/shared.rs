@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use pillarbox_config::{Config, Relay as RelayConfig};
@@ -16,9 +17,14 @@ use crate::https::Means;
 use crate::mta_sts::PolicyCache;
 use crate::ourselves::Ourselves;
 use crate::route::Routes;
-use crate::session::Timeouts;
+use crate::session::{Endpoint, Timeouts};
 use crate::tls::TlsClients;
 use crate::tlsrpt::Counter;
+
+/// Unreachable addresses remembered.
+const UNREACHABLE: usize = 4096;
+/// How long.
+const UNREACHABLE_FOR: Duration = Duration::from_secs(300);
 
 /// One state of the configuration, and what hangs on it.
 pub(crate) struct Shared {
@@ -36,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) sts: Option<Arc<PolicyCache>>,
     /// Counts for TLS reports; `None`: nobody gets any.
     pub(crate) counter: Option<Arc<Counter>>,
+    /// Addresses that gave no connection lately, and when.
+    unreachable: quick_cache::sync::Cache<IpAddr, Instant>,
     /// Whether our IPv6 address is one that others will take mail from.
     pub(crate) ipv6: Arc<RwLock<Ipv6>>,
 }
@@ -61,6 +69,7 @@ impl Shared {
             tls: TlsClients::new(&relay.ca_file)?,
             ourselves: Arc::new(Ourselves::new(config)),
             helo,
+            unreachable: quick_cache::sync::Cache::new(UNREACHABLE),
             timeouts,
             ipv6: before.map_or_else(Arc::default, |before| before.ipv6.clone()),
             config: relay,
@@ -75,6 +84,17 @@ impl Shared {
     /// Our configured address for a family.
     pub(crate) fn source_for(&self, address: IpAddr) -> Option<IpAddr> {
         self.config.source_addresses.iter().copied().find(|source| source.is_ipv4() == address.is_ipv4())
+    }
+
+    /// Whether an address gave no connection lately: it is tried after the others, so that a dead one costs its time once.
+    pub(crate) fn was_unreachable(&self, endpoint: &Endpoint) -> bool {
+        let Endpoint::Tcp(address) = endpoint else { return false };
+        self.unreachable.get(&address.ip()).is_some_and(|at| at.elapsed() < UNREACHABLE_FOR)
+    }
+
+    /// Remembers that an address gave no connection.
+    pub(crate) fn note_unreachable(&self, address: IpAddr) {
+        self.unreachable.insert(address, Instant::now());
     }
 
     /// IPv6 comes first unless others would refuse it for want of a PTR record.

@@ -30,6 +30,8 @@ pub use order::interleave;
 const LOOKUP_TIME: Duration = Duration::from_secs(20);
 /// How long a finding that the name servers pass no DNSSEC on is believed.
 const DNSSEC_RECHECK: Duration = Duration::from_secs(600);
+/// The same after no answer at all: name servers that were not up yet must not switch DANE off for long.
+const DNSSEC_RETRY: Duration = Duration::from_secs(20);
 /// Records of one answer looked at; a DNS message of 64 KiB cannot hold many more.
 const MAX_RECORDS: usize = 5000;
 
@@ -122,6 +124,7 @@ pub struct Resolver {
     validating: Option<TokioResolver>,
     /// Where the trust anchors stand: the root, unless a file names others.
     anchor: Name,
+    /// What was found, and when to ask again.
     dnssec: tokio::sync::Mutex<(Dnssec, Option<Instant>)>,
     seen: parking_lot::Mutex<Dnssec>,
 }
@@ -149,24 +152,27 @@ impl Resolver {
         *self.seen.lock()
     }
 
-    /// Finds out whether the name servers pass DNSSEC on; asks at most once in ten minutes, and never again after a yes.
+    /// Finds out whether the name servers pass DNSSEC on; asks again after ten minutes at the earliest (twenty seconds when nothing answered), and never after a yes.
     pub async fn probe_dnssec(&self) -> Dnssec {
         let Some(validating) = &self.validating else { return Dnssec::Unknown };
         if self.dnssec() == Dnssec::Available {
             return Dnssec::Available;
         }
         let mut state = self.dnssec.lock().await;
-        if state.0 == Dnssec::Available || state.1.is_some_and(|at| at.elapsed() < DNSSEC_RECHECK) {
+        if state.0 == Dnssec::Available || state.1.is_some_and(|due| Instant::now() < due) {
             return state.0;
         }
         let lookup = validating.lookup(self.anchor.clone(), RecordType::DNSKEY);
-        let found = match tokio::time::timeout(LOOKUP_TIME, lookup).await {
+        let (found, pause) = match tokio::time::timeout(LOOKUP_TIME, lookup).await {
             Ok(Ok(lookup)) if lookup.answers().iter().any(|r| r.record_type() == RecordType::DNSKEY && r.proof.is_secure()) => {
-                Dnssec::Available
+                (Dnssec::Available, DNSSEC_RECHECK)
             }
-            _ => Dnssec::Unavailable,
+            Ok(Ok(_) | Err(NetError::Dns(DnsError::NoRecordsFound(_) | DnsError::Nsec { .. } | DnsError::DnssecBogus))) => {
+                (Dnssec::Unavailable, DNSSEC_RECHECK)
+            }
+            Ok(Err(_)) | Err(_) => (Dnssec::Unavailable, DNSSEC_RETRY),
         };
-        *state = (found, Some(Instant::now()));
+        *state = (found, Some(Instant::now() + pause));
         *self.seen.lock() = found;
         found
     }

@@ -72,16 +72,22 @@ pub(crate) struct Refusal {
     pub(crate) reply: Reply,
     /// TLS was the reason.
     pub(crate) tls: Option<TlsTrouble>,
+    /// There was no connection at all.
+    pub(crate) unreachable: bool,
 }
 
 impl From<Reply> for Refusal {
     fn from(reply: Reply) -> Self {
-        Self { reply, tls: None }
+        Self { reply, tls: None, unreachable: false }
     }
 }
 
+fn unreachable(label: &str, error: &std::io::Error) -> Refusal {
+    Refusal { reply: replies::unreachable(label, &io_reason(error)), tls: None, unreachable: true }
+}
+
 fn tls_refusal(host: &str, policy: &Policy, result: &'static str, detail: String) -> Refusal {
-    Refusal { reply: replies::tls_required(host, policy.name(), &detail), tls: Some(TlsTrouble { result, detail }) }
+    Refusal { reply: replies::tls_required(host, policy.name(), &detail), tls: Some(TlsTrouble { result, detail }), unreachable: false }
 }
 
 /// Opens a session. Where the policy allows plain text, a failed handshake is followed by a second connection without TLS.
@@ -119,7 +125,7 @@ async fn attempt(dial: &Dial<'_>, use_tls: bool) -> Result<Session, Refusal> {
                 let trouble = TlsTrouble { result: "validation-failure", detail: "data injected before TLS".into() };
                 return Err(match dial.policy.allows_plain() {
                     true => reply.into(),
-                    false => Refusal { reply, tls: Some(trouble) },
+                    false => Refusal { reply, tls: Some(trouble), unreachable: false },
                 });
             }
             session = handshake(session, dial).await?;
@@ -147,13 +153,13 @@ async fn connect(dial: &Dial<'_>) -> Result<Session, Refusal> {
             let label = format!("unix:{}", path.display());
             let stream = timeout(dial.timeouts.connect, UnixStream::connect(path)).await;
             let stream = stream.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-            (Stream::Unix(stream.map_err(|e| replies::unreachable(&label, &io_reason(&e)))?), label, None)
+            (Stream::Unix(stream.map_err(|e| unreachable(&label, &e))?), label, None)
         }
         Endpoint::Tcp(address) => {
             let label = format!("{}[{}]:{}", dial.host, address.ip(), address.port());
             let stream = timeout(dial.timeouts.connect, tcp(*address, dial.source)).await;
             let stream = stream.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-            (Stream::Tcp(stream.map_err(|e| replies::unreachable(&label, &io_reason(&e)))?), label, Some(*address))
+            (Stream::Tcp(stream.map_err(|e| unreachable(&label, &e))?), label, Some(*address))
         }
     };
     let mut session = Session::new(stream, label, peer, dial.lmtp, dial.timeouts);

@@ -53,9 +53,10 @@ pub(crate) struct End {
     pub(crate) broken: Option<Reply>,
 }
 
-/// The replies to an envelope.
+/// The replies to an envelope, as far as they came.
+#[derive(Default)]
 struct Answers {
-    mail: Reply,
+    mail: Option<Reply>,
     rcpts: Vec<Reply>,
     /// The reply to DATA, or to the chunk that rode along.
     body: Option<Reply>,
@@ -92,26 +93,26 @@ impl Session {
 
     async fn run(&mut self, job: &Job<'_>, fates: &mut [Fate]) -> Result<(), (Broken, &'static str)> {
         let rider = self.rider(job);
-        let answers =
-            if self.capabilities.pipelining { self.envelope_in_one_write(job, rider).await } else { self.envelope_step_by_step(job).await };
-        let answers = answers.map_err(|broken| (broken, "while giving the envelope"))?;
-        let mut accepted = Vec::new();
-        for (index, reply) in answers.rcpts.iter().enumerate() {
-            if reply.is_positive() && answers.mail.is_positive() {
-                accepted.push(index);
-            }
+        let mut answers = Answers::default();
+        let given = if self.capabilities.pipelining {
+            self.envelope_in_one_write(job, rider, &mut answers).await
+        } else {
+            self.envelope_step_by_step(job, &mut answers).await
+        };
+        let accepted = judge(&answers, fates);
+        if self.security.tls.is_empty() {
+            await_tls(fates);
         }
-        for (index, fate) in fates.iter_mut().enumerate() {
-            if !answers.mail.is_positive() {
-                *fate = Fate::Done(outcome(answers.mail.clone(), false));
-            } else if let Some(reply) = answers.rcpts.get(index).filter(|reply| !reply.is_positive()) {
-                // RFC 5321 §4.5.3.1.10: 452 after accepted recipients means "in another transaction"; some say 552.
-                let full = matches!(reply.code, 452 | 552) && !accepted.is_empty() && reply.status().1 != 2;
-                *fate = if full { Fate::Overflow } else { Fate::Done(outcome(reply.clone(), false)) };
+        if let Err(broken) = given {
+            if rider == Rider::Chunk && !accepted.is_empty() {
+                // The message went out with the envelope: the host may have taken it.
+                let lost = broken.reply(&self.label, AFTER_END);
+                fates.iter_mut().filter(|fate| **fate == Fate::Untried).for_each(|fate| *fate = Fate::Done(outcome(lost.clone(), false)));
             }
+            return Err((broken, "while giving the envelope"));
         }
         // A transaction stands half done unless the host took the message or refused MAIL.
-        self.needs_reset = answers.mail.is_positive();
+        self.needs_reset = answers.mail.is_some_and(|mail| mail.is_positive());
         if accepted.is_empty() {
             return self.abandon(rider, answers.body).await.map_err(|broken| (broken, "while giving up a transaction"));
         }
@@ -163,7 +164,7 @@ impl Session {
     }
 
     /// RFC 2920: RSET where due, MAIL, every RCPT, and DATA or a whole chunk; then the replies in order.
-    async fn envelope_in_one_write(&mut self, job: &Job<'_>, rider: Rider) -> Result<Answers, Broken> {
+    async fn envelope_in_one_write(&mut self, job: &Job<'_>, rider: Rider, answers: &mut Answers) -> Result<(), Broken> {
         let reset = std::mem::take(&mut self.needs_reset);
         let (capabilities, out) = (&self.capabilities, &mut self.output);
         if reset {
@@ -186,36 +187,36 @@ impl Session {
         if reset {
             self.reply(waits.mail).await?;
         }
-        let mail = self.reply(waits.mail).await?;
-        let mut rcpts = Vec::with_capacity(job.rcpts.len());
+        answers.mail = Some(self.reply(waits.mail).await?);
+        answers.rcpts.reserve(job.rcpts.len());
         for _ in &job.rcpts {
-            rcpts.push(self.reply(waits.rcpt).await?);
+            answers.rcpts.push(self.reply(waits.rcpt).await?);
         }
-        let body = match rider {
+        answers.body = match rider {
             Rider::Nothing => None,
             Rider::Data => Some(self.reply(waits.data).await?),
             Rider::Chunk => Some(self.reply(waits.end).await?),
         };
-        Ok(Answers { mail, rcpts, body })
+        Ok(())
     }
 
-    async fn envelope_step_by_step(&mut self, job: &Job<'_>) -> Result<Answers, Broken> {
+    async fn envelope_step_by_step(&mut self, job: &Job<'_>, answers: &mut Answers) -> Result<(), Broken> {
         let waits = self.timeouts;
         if std::mem::take(&mut self.needs_reset) {
             self.command(Command::Rset, waits.mail).await?;
         }
         let capabilities = self.capabilities.clone();
         let mail = Command::Mail { from: job.from, params: &job.mail, capabilities: &capabilities };
-        let mail = self.command(mail, waits.mail).await?;
-        let mut rcpts = Vec::with_capacity(job.rcpts.len());
-        if mail.is_positive() {
-            for rcpt in &job.rcpts {
-                let smtputf8 = job.mail.smtputf8;
-                let command = Command::Rcpt { to: rcpt.to, params: &rcpt.params, capabilities: &capabilities, smtputf8 };
-                rcpts.push(self.command(command, waits.rcpt).await?);
-            }
+        let mail = answers.mail.insert(self.command(mail, waits.mail).await?);
+        if !mail.is_positive() {
+            return Ok(());
         }
-        Ok(Answers { mail, rcpts, body: None })
+        for rcpt in &job.rcpts {
+            let smtputf8 = job.mail.smtputf8;
+            let command = Command::Rcpt { to: rcpt.to, params: &rcpt.params, capabilities: &capabilities, smtputf8 };
+            answers.rcpts.push(self.command(command, waits.rcpt).await?);
+        }
+        Ok(())
     }
 
     /// Nobody was accepted. A host that nevertheless wants the message gets an empty one (RFC 2920 §3.1), which it must refuse.
@@ -315,6 +316,36 @@ struct Sent {
     reply: Reply,
     /// The whole message was given before it.
     whole: bool,
+}
+
+/// Settles those whom an envelope's replies refuse, and returns who was accepted.
+fn judge(answers: &Answers, fates: &mut [Fate]) -> Vec<usize> {
+    let Some(mail) = &answers.mail else { return vec![] };
+    if !mail.is_positive() {
+        fates.fill(Fate::Done(outcome(mail.clone(), false)));
+        return vec![];
+    }
+    let replies = || answers.rcpts.iter().enumerate();
+    let accepted: Vec<usize> = replies().filter(|(_, reply)| reply.is_positive()).map(|(index, _)| index).collect();
+    for (index, reply) in replies().filter(|(_, reply)| !reply.is_positive()) {
+        // RFC 5321 §4.5.3.1.10: 452 after accepted recipients means "in another transaction"; some say 552. 4.2.2 is a full mailbox.
+        let full = matches!(reply.code, 452 | 552) && !accepted.is_empty() && reply.status().1 != 2;
+        if let Some(fate) = fates.get_mut(index) {
+            *fate = if full { Fate::Overflow } else { Fate::Done(outcome(reply.clone(), false)) };
+        }
+    }
+    accepted
+}
+
+/// 530 on a connection without TLS asks for TLS (RFC 3207 §4.3): what kept it away may pass, so nobody fails for it.
+fn await_tls(fates: &mut [Fate]) {
+    for fate in fates {
+        if let Fate::Done(Outcome::Failed { reply }) = fate
+            && reply.code == 530
+        {
+            *fate = Fate::Done(Outcome::Deferred { reply: reply.clone() });
+        }
+    }
 }
 
 /// Why sending the message stopped.

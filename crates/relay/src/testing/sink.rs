@@ -135,4 +135,9 @@ impl Sink {
     pub(crate) fn heard(&self, start: &str) -> Vec<String> {
         self.0.commands().into_iter().map(|(_, command)| command).filter(|command| command.starts_with(start)).collect()
     }
+
+    /// Waits until it has heard a command that starts with this.
+    pub(crate) async fn hears(&self, start: &str) {
+        self.0.command(&format!("{start}*")).await;
+    }
 }

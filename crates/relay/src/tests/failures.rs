@@ -1,13 +1,16 @@
 //! Hosts that refuse, hang up, or talk nonsense.
 
+use std::sync::Arc;
+
 use pillarbox_queue::fake::FakeQueue;
 use pillarbox_queue::{Body, Transport};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use super::{MAIL, two_hosts, world};
 use crate::Relay;
-use crate::testing::{Answer, FakeDns, Script, Stage, brief, config, deliver, destination, envelope, timeouts};
+use crate::testing::{Answer, FakeDns, Script, Sink, Stage, brief, config, deliver, destination, envelope, timeouts};
 
 #[tokio::test]
 async fn each_recipient_keeps_its_own_reply() {
@@ -51,35 +54,78 @@ async fn a_transaction_without_recipients_leaves_the_connection_usable() {
     }
 }
 
-#[tokio::test]
-async fn a_host_that_wants_the_message_for_nobody_gets_an_empty_one() {
+/// A host that serves one connection by a table: the first entry whose text begins a line answers it, an empty answer hangs
+/// up, and other lines get none. Becomes the lines heard.
+async fn by_table(table: &'static [(&'static str, &'static str)]) -> (FakeDns, Arc<Relay>, u16, JoinHandle<Vec<String>>) {
     let dns = FakeDns::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    dns.add("example.test A 127.0.0.1");
-    let relay = Relay::with_timeouts(&config(&dns, listener.local_addr().unwrap().port()), timeouts()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    dns.add("example.test MX 10 odd.test").add("odd.test A 127.0.0.1");
+    let relay = Relay::with_timeouts(&config(&dns, port), timeouts()).unwrap();
     let host = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
+        drop(listener);
         let mut stream = BufReader::new(stream);
         stream.write_all(b"220 odd.test\r\n").await.unwrap();
         let mut heard = Vec::new();
         let mut line = String::new();
         while stream.read_line(&mut line).await.unwrap() > 0 {
-            let answer: &[u8] = match line.get(..4).unwrap_or(&line) {
-                "EHLO" => b"250-odd.test\r\n250 PIPELINING\r\n",
-                "RCPT" => b"550 5.1.1 Nobody\r\n",
-                "DATA" => b"354 Go on then\r\n",
-                ".\r\n" => b"554 5.5.1 No recipients\r\n",
-                _ => b"250 Ok\r\n",
-            };
-            stream.write_all(answer).await.unwrap();
+            let answer = table.iter().find(|(start, _)| line.starts_with(start)).map(|(_, answer)| *answer);
             heard.push(std::mem::take(&mut line));
+            match answer {
+                Some("") => break,
+                Some(answer) => stream.write_all(format!("{answer}\r\n").as_bytes()).await.unwrap(),
+                None => {}
+            }
         }
         heard
     });
+    (dns, relay, port, host)
+}
+
+#[tokio::test]
+async fn a_host_that_wants_the_message_for_nobody_gets_an_empty_one() {
+    let (_dns, relay, _, host) = by_table(&[
+        ("EHLO", "250-odd.test\r\n250 PIPELINING"),
+        ("MAIL", "250 Ok"),
+        ("RCPT", "550 5.1.1 Nobody"),
+        ("DATA", "354 Go on then"),
+        (".\r\n", "554 5.5.1 No recipients"),
+        ("QUIT", "221 Bye"),
+    ])
+    .await;
     let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@example.test"]), MAIL).await;
     assert_eq!(brief(&outcomes), ["failed 550 5.1.1 Nobody"]);
-    let heard = host.await.unwrap();
-    assert_eq!(heard[3..], ["DATA\r\n", ".\r\n", "QUIT\r\n"]);
+    assert_eq!(host.await.unwrap()[3..], ["DATA\r\n", ".\r\n", "QUIT\r\n"]);
+}
+
+#[tokio::test]
+async fn a_refusal_before_a_rude_hang_up_counts() {
+    let (_dns, relay, _, _host) = by_table(&[
+        ("EHLO", "250-odd.test\r\n250-PIPELINING\r\n250 CHUNKING"),
+        ("MAIL", "250 Ok"),
+        ("RCPT TO:<bad@", "550 5.1.1 Nobody"),
+        ("RCPT TO:<good@", ""),
+    ])
+    .await;
+    let (outcomes, down) = deliver(&relay, envelope("a@me.test", &["bad@example.test", "good@example.test"]), MAIL).await;
+    let told = brief(&outcomes);
+    assert_eq!(told[0], "failed 550 5.1.1 Nobody");
+    assert!(told[1].starts_with("deferred 451 4.4.2 ") && told[1].contains("while giving the envelope"), "{told:?}");
+    assert_eq!(down, None, "one message's trouble is not the destination's");
+}
+
+#[tokio::test]
+async fn a_connection_lost_after_a_whole_bdat_is_deferred_like_one_after_the_final_dot() {
+    let (dns, relay, port, _host) =
+        by_table(&[("EHLO", "250-odd.test\r\n250-PIPELINING\r\n250 CHUNKING"), ("MAIL", "250 Ok"), ("RCPT", "250 Ok"), ("hello", "")])
+            .await;
+    let second = Sink::start_at("127.0.0.2", port, Script::usual()).await;
+    dns.add("example.test MX 20 mx2.example.test").add("mx2.example.test A 127.0.0.2");
+    let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@example.test"]), MAIL).await;
+    let told = brief(&outcomes);
+    assert!(told[0].starts_with("deferred 451 4.4.2 ") && told[0].contains("after the end of the message"), "{told:?}");
+    assert_eq!(second.connections(), 0);
 }
 
 #[tokio::test]
@@ -140,4 +186,11 @@ async fn the_message_may_be_refused_at_its_end() {
             assert_eq!(brief(&outcomes), [told]);
         }
     }
+}
+
+#[tokio::test]
+async fn starttls_first_is_waited_for() {
+    let (_dns, _sink, relay) = world(Script::usual().once(Stage::Mail, "*", "530 5.7.0 STARTTLS first")).await;
+    let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@example.test"]), MAIL).await;
+    assert_eq!(brief(&outcomes), ["deferred 530 5.7.0 STARTTLS first"]);
 }
