@@ -12,6 +12,7 @@ pub mod keeper;
 pub mod memory;
 pub mod ops;
 pub mod password;
+mod postgres;
 pub mod records;
 pub mod resolve;
 pub mod sender;
@@ -27,6 +28,7 @@ pub use auth::{AuthOutcome, AuthPolicy, Authenticator, GuessLimits, ScramOutcome
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use memory::MemoryDirectory;
 pub use ops::OpsError;
+pub use postgres::{PostgresDirectory, PostgresOptions};
 pub use records::*;
 pub use resolve::{Resolution, ResolvePolicy, Resolved, RouteStep, StepKind, Target, is_role_address, resolve, resolve_at};
 pub use sender::{may_send_as, may_send_as_with};

@@ -12,16 +12,18 @@ use tokio::sync::watch;
 use crate::clock::{Clock, SystemClock, millis};
 use crate::records::{AliasAddress, AliasRecord, Change, CredentialRecord, DomainRecord, UserRecord};
 use crate::store::{Directory, DirectoryError, Result};
-use crate::tables::{Row, Table, Tables, read, stage};
+use crate::tables::{Row, Rows, Table, Tables, read, stage};
 
 #[derive(Default)]
-struct Rows(BTreeMap<(Table, Vec<u8>), Vec<u8>>);
+struct Store(BTreeMap<(Table, Vec<u8>), Vec<u8>>);
 
-impl Tables for Rows {
+impl Rows for Store {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
         Ok(self.0.get(&(table, key.to_vec())).cloned())
     }
+}
 
+impl Tables for Store {
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>> {
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded((table, after.to_vec())),
@@ -39,7 +41,7 @@ struct Entry {
 
 /// A directory that lives and dies with the process.
 pub struct MemoryDirectory {
-    rows: RwLock<Rows>,
+    rows: RwLock<Store>,
     state: Mutex<BTreeMap<(String, Vec<u8>), Entry>>,
     generation: watch::Sender<u64>,
     clock: Arc<dyn Clock>,
@@ -75,7 +77,7 @@ impl MemoryDirectory {
         }
     }
 
-    fn read<R>(&self, read: impl FnOnce(&Rows) -> Result<R>) -> Result<R> {
+    fn read<R>(&self, read: impl FnOnce(&Store) -> Result<R>) -> Result<R> {
         self.here()?;
         read(&self.rows.read())
     }

@@ -207,7 +207,7 @@ impl Authenticator {
         let mut hashes: Vec<String> = Vec::new();
         if password::looks_like_app_password(password.as_bytes()) {
             hashes.extend(credential.iter().flat_map(|c| c.app.iter().map(|a| a.hash.clone())));
-            while hashes.is_empty() || hashes.len() % 8 != 0 {
+            while hashes.is_empty() || !hashes.len().is_multiple_of(8) {
                 hashes.push(dummies.app.clone());
             }
         }

@@ -31,6 +31,9 @@ const PAGE: usize = 1000;
 const FILE_MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
 
+/// A user's home folder.
+pub type HomeOf = Arc<dyn Fn(&Mailbox) -> Option<PathBuf> + Send + Sync>;
+
 /// Where a user's home is, and whose.
 #[derive(Clone)]
 pub struct DovecotOptions {
@@ -39,7 +42,7 @@ pub struct DovecotOptions {
     /// See `uid`.
     pub gid: u32,
     /// The user's home, in which `Maildir` lies; `None` for an address that cannot have one.
-    pub home: Arc<dyn Fn(&Mailbox) -> Option<PathBuf> + Send + Sync>,
+    pub home: HomeOf,
     /// Quota of users without their own, octets.
     pub default_quota: Option<u64>,
     /// How this Dovecot wants extra fields.

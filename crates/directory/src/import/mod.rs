@@ -48,7 +48,7 @@ impl Format {
 }
 
 /// How to read and what to do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
     /// Domain of names without one, as in a `passwd` file.
     pub default_domain: Option<Domain>,
@@ -58,12 +58,6 @@ pub struct ImportOptions {
     pub replace: bool,
     /// Cost of the hashes made of plain passwords.
     pub cost: Argon2Cost,
-}
-
-impl Default for ImportOptions {
-    fn default() -> Self {
-        Self { default_domain: None, add_domains: false, replace: false, cost: Argon2Cost::default() }
-    }
 }
 
 /// A line that was not taken.

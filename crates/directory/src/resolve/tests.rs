@@ -1,5 +1,6 @@
 //! What becomes of mail, case by case.
 
+use std::collections::HashSet;
 use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;

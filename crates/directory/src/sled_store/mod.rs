@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, SystemClock};
 use crate::records::{AliasAddress, AliasRecord, Change, CredentialRecord, DomainRecord, UserRecord};
 use crate::store::{Directory, DirectoryError, Result};
-use crate::tables::{Row, Table, Tables, read};
+use crate::tables::{Row, Rows, Table, Tables, read};
 
 pub(crate) use open::Forest;
 use state::State;
@@ -95,11 +95,13 @@ impl SledDirectory {
     }
 }
 
-impl Tables for Forest {
+impl Rows for Forest {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
         Ok(self.tree(table).get(key).map_err(unreadable)?.map(|v| v.to_vec()))
     }
+}
 
+impl Tables for Forest {
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>> {
         use std::ops::Bound;
         let from = match after {

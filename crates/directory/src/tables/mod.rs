@@ -60,13 +60,23 @@ impl Table {
     }
 }
 
+/// Where a row is.
+pub(crate) type Place = (Table, Vec<u8>);
+
+/// Row writes that belong together; `None` removes.
+pub(crate) type Writes = std::collections::BTreeMap<Place, Option<Vec<u8>>>;
+
 /// A row: key and value.
 pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
-/// Ordered byte tables that can be read.
-pub(crate) trait Tables {
+/// Byte tables that can be read by key.
+pub(crate) trait Rows {
     /// The value at a key.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>>;
+}
+
+/// The same in order.
+pub(crate) trait Tables: Rows {
     /// Rows whose key starts with `prefix` and is greater than `after`, in key order, at most `limit`.
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>>;
 }

@@ -3,16 +3,16 @@
 use pillarbox_smtp::{Domain, Mailbox};
 use serde::de::DeserializeOwned;
 
-use super::{Row, Table, Tables, keys, values};
+use super::{Row, Rows, Table, Tables, keys, values};
 use crate::records::{AliasAddress, AliasRecord, CredentialRecord, DomainRecord, UserRecord};
 use crate::store::Result;
 
 /// The record at a key.
-pub(crate) fn record<R: DeserializeOwned, T: Tables + ?Sized>(tables: &T, table: Table, key: &[u8]) -> Result<Option<R>> {
+pub(crate) fn record<R: DeserializeOwned, T: Rows + ?Sized>(tables: &T, table: Table, key: &[u8]) -> Result<Option<R>> {
     values::get(tables, table, key)?.map(|bytes| values::decode(table, key, &bytes)).transpose()
 }
 
-pub(crate) fn domain<T: Tables + ?Sized>(tables: &T, name: &Domain) -> Result<Option<DomainRecord>> {
+pub(crate) fn domain<T: Rows + ?Sized>(tables: &T, name: &Domain) -> Result<Option<DomainRecord>> {
     record(tables, Table::Domains, name.as_str().as_bytes())
 }
 
@@ -20,11 +20,11 @@ pub(crate) fn domains<T: Tables + ?Sized>(tables: &T) -> Result<Vec<DomainRecord
     list(tables, Table::Domains, b"", None, usize::MAX)
 }
 
-pub(crate) fn user<T: Tables + ?Sized>(tables: &T, address: &Mailbox) -> Result<Option<UserRecord>> {
+pub(crate) fn user<T: Rows + ?Sized>(tables: &T, address: &Mailbox) -> Result<Option<UserRecord>> {
     record(tables, Table::Users, &keys::mailbox(address))
 }
 
-pub(crate) fn user_by_login<T: Tables + ?Sized>(tables: &T, login: &Mailbox) -> Result<Option<UserRecord>> {
+pub(crate) fn user_by_login<T: Rows + ?Sized>(tables: &T, login: &Mailbox) -> Result<Option<UserRecord>> {
     let key = keys::mailbox(login);
     if let Some(user) = record(tables, Table::Users, &key)? {
         return Ok(Some(user));
@@ -45,11 +45,11 @@ pub(crate) fn users<T: Tables + ?Sized>(
     list(tables, Table::Users, &prefix, after.map(keys::mailbox).as_deref(), limit)
 }
 
-pub(crate) fn credential<T: Tables + ?Sized>(tables: &T, address: &Mailbox) -> Result<Option<CredentialRecord>> {
+pub(crate) fn credential<T: Rows + ?Sized>(tables: &T, address: &Mailbox) -> Result<Option<CredentialRecord>> {
     record(tables, Table::Credentials, &keys::mailbox(address))
 }
 
-pub(crate) fn alias<T: Tables + ?Sized>(tables: &T, address: &AliasAddress) -> Result<Option<AliasRecord>> {
+pub(crate) fn alias<T: Rows + ?Sized>(tables: &T, address: &AliasAddress) -> Result<Option<AliasRecord>> {
     record(tables, Table::Aliases, &keys::alias(address))
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn aliases_to<T: Tables + ?Sized>(tables: &T, target: &Mailbox) -> Re
 }
 
 /// (users, aliases) of a domain.
-pub(crate) fn counts<T: Tables + ?Sized>(tables: &T, domain: &Domain) -> Result<(u64, u64)> {
+pub(crate) fn counts<T: Rows + ?Sized>(tables: &T, domain: &Domain) -> Result<(u64, u64)> {
     Ok(tables.get(Table::Counts, domain.as_str().as_bytes())?.map_or((0, 0), |row| decode_counts(&row)))
 }
 

@@ -1,39 +1,35 @@
 //! Changes become row writes: index rows, counters and the rules between records are kept here, once for every table store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use pillarbox_smtp::{Domain, Mailbox};
 use serde::de::DeserializeOwned;
 
-use super::{Row, Table, Tables, keys, read, values};
+use super::{Rows, Table, Writes, keys, read, values};
 use crate::records::{AliasAddress, AliasRecord, Change, CredentialRecord, DomainRecord, UserRecord};
 use crate::store::{DirectoryError, Result};
 
 /// Row writes in hand, over tables that do not change meanwhile. `None` removes.
-pub(crate) struct Stage<'a, T: Tables> {
+pub(crate) struct Stage<'a, T: Rows> {
     base: &'a T,
-    writes: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+    writes: Writes,
     users: BTreeSet<Vec<u8>>,
     aliases: BTreeSet<Vec<u8>>,
     gone: BTreeSet<Domain>,
 }
 
-impl<T: Tables> Tables for Stage<'_, T> {
+impl<T: Rows> Rows for Stage<'_, T> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
         match self.writes.get(&(table, key.to_vec())) {
             Some(value) => Ok(value.clone()),
             None => self.base.get(table, key),
         }
     }
-
-    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>> {
-        self.base.scan(table, prefix, after, limit)
-    }
 }
 
 /// Turns changes into row writes that belong together, or says why they contradict what is there.
-pub(crate) fn stage<T: Tables>(base: &T, changes: &[Change]) -> Result<BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>> {
-    let mut stage = Stage { base, writes: BTreeMap::new(), users: BTreeSet::new(), aliases: BTreeSet::new(), gone: BTreeSet::new() };
+pub(crate) fn stage<T: Rows>(base: &T, changes: &[Change]) -> Result<Writes> {
+    let mut stage = Stage { base, writes: Writes::new(), users: BTreeSet::new(), aliases: BTreeSet::new(), gone: BTreeSet::new() };
     for change in changes {
         stage.change(change)?;
     }
@@ -42,7 +38,7 @@ pub(crate) fn stage<T: Tables>(base: &T, changes: &[Change]) -> Result<BTreeMap<
     Ok(stage.writes)
 }
 
-impl<T: Tables> Stage<'_, T> {
+impl<T: Rows> Stage<'_, T> {
     fn change(&mut self, change: &Change) -> Result<()> {
         match change {
             Change::PutDomain(record) => {

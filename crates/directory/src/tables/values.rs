@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Table, Tables};
+use super::{Row, Rows, Table};
 use crate::store::{DirectoryError, Result};
 
 /// Version of the JSON inside the values that this program writes, and the newest it reads.
@@ -93,7 +93,7 @@ impl Head {
 }
 
 /// Cuts a value: the row to store at its key, and the rows for `Chunks`. `id` must be new for each long value.
-pub(crate) fn split(value: Vec<u8>, id: impl FnOnce() -> u64) -> (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) {
+pub(crate) fn split(value: Vec<u8>, id: impl FnOnce() -> u64) -> (Vec<u8>, Vec<Row>) {
     if value.len() <= MAX_ROW && value.first() != Some(&HEAD) {
         return (value, Vec::new());
     }
@@ -103,7 +103,7 @@ pub(crate) fn split(value: Vec<u8>, id: impl FnOnce() -> u64) -> (Vec<u8>, Vec<(
 }
 
 /// Puts a value together again. `None` when a piece is missing: the value was replaced meanwhile and is read again by the caller.
-pub(crate) fn join<T: Tables + ?Sized>(tables: &T, row: Vec<u8>) -> Result<Option<Vec<u8>>> {
+pub(crate) fn join<T: Rows + ?Sized>(tables: &T, row: Vec<u8>) -> Result<Option<Vec<u8>>> {
     let Some(head) = Head::parse(&row) else { return Ok(Some(row)) };
     let mut value = Vec::new();
     for key in head.piece_keys() {
@@ -116,7 +116,7 @@ pub(crate) fn join<T: Tables + ?Sized>(tables: &T, row: Vec<u8>) -> Result<Optio
 }
 
 /// Reads a whole value: row, and pieces where there are any.
-pub(crate) fn get<T: Tables + ?Sized>(tables: &T, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+pub(crate) fn get<T: Rows + ?Sized>(tables: &T, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
     // A reader can meet a value between two versions; the writer is never more than a moment away.
     for _ in 0..8 {
         let Some(row) = tables.get(table, key)? else { return Ok(None) };
