@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pillarbox_message::header::{Field, fields, split};
 
-use crate::dkim::{SigningKey, body_hash, fold_base64, fold_names, relaxed_field, signed_fields};
+use crate::dkim::{body_hash, fold_base64, fold_names, relaxed_field, signed_fields};
 use crate::results;
 
 /// Longest chain (RFC 8617 §4.2.1).
@@ -25,8 +25,10 @@ pub(crate) struct Sealer<'a> {
     pub(crate) domain: &'a str,
     /// `s=`.
     pub(crate) selector: &'a str,
-    /// The key.
-    pub(crate) key: &'a SigningKey,
+    /// `a=`.
+    pub(crate) algorithm: &'a str,
+    /// Signs canonical octets with the key.
+    pub(crate) key: &'a dyn Fn(&[u8]) -> Option<Vec<u8>>,
     /// Names to sign instead of the usual ones, each once: for the published test vectors.
     pub(crate) headers: Option<&'a [&'a str]>,
 }
@@ -72,8 +74,12 @@ impl Sealer<'_> {
         }
         relaxed_field(b"ARC-Authentication-Results", results.as_bytes(), &mut canonical);
         relaxed_field(b"ARC-Message-Signature", signature.as_bytes(), &mut canonical);
-        let seal = format!("i={instance}; a={}; cv={cv}; d={}; s={};\r\n\tt={now}; b=", self.key.algorithm(), self.domain, self.selector);
-        let seal = self.sign(b"ARC-Seal", seal, canonical)?;
+        let seal = self.sign(
+            b"ARC-Seal",
+            &format!("a={};\r\n\tb=", self.algorithm),
+            &format!(";\r\n\tcv={cv}; d={}; i={instance}; s={}; t={now}", self.domain, self.selector),
+            canonical,
+        )?;
         Ok(Some(
             format!("ARC-Seal: {seal}\r\nARC-Message-Signature: {signature}\r\nARC-Authentication-Results: {results}\r\n").into_bytes(),
         ))
@@ -102,26 +108,21 @@ impl Sealer<'_> {
             relaxed_field(field.name, field.value, &mut canonical);
         }
         let body = message.get(split(message).body..).unwrap_or_default();
-        let mut value = format!(
-            "i={instance}; a={}; c=relaxed/relaxed; d={};\r\n\ts={}; t={now};\r\n\th=",
-            self.key.algorithm(),
-            self.domain,
-            self.selector
-        );
-        fold_names(&names, 3, &mut value);
-        value.push_str(";\r\n\tbh=");
-        value.push_str(&STANDARD.encode(body_hash(body)));
-        value.push_str(";\r\n\tb=");
-        self.sign(b"ARC-Message-Signature", value, canonical)
+        let mut rest = format!(";\r\n\tbh={}; c=relaxed/relaxed;\r\n\td={}; h=", STANDARD.encode(body_hash(body)), self.domain);
+        fold_names(&names, self.domain.len() + 6, &mut rest);
+        rest.push_str(&format!(";\r\n\ti={instance}; s={}; t={now}", self.selector));
+        self.sign(b"ARC-Message-Signature", &format!("a={};\r\n\tb=", self.algorithm), &rest, canonical)
     }
 
-    /// Appends the signature over `canonical` and the field itself to its value.
-    fn sign(&self, name: &[u8], mut value: String, mut canonical: Vec<u8>) -> Result<String, SealError> {
-        relaxed_field(name, value.as_bytes(), &mut canonical);
+    /// Signs `canonical` and the field itself, and puts the signature between the two halves of its value. Tags stand in the order of
+    /// their names, as the published vectors have them.
+    fn sign(&self, name: &[u8], before: &str, after: &str, mut canonical: Vec<u8>) -> Result<String, SealError> {
+        relaxed_field(name, format!("{before}{after}").as_bytes(), &mut canonical);
         canonical.truncate(canonical.len().saturating_sub(2));
-        let signature = self.key.sign(&canonical).ok_or(SealError::Sign)?;
-        let used = value.len() - value.rfind('\n').map_or(0, |at| at + 1);
-        fold_base64(&STANDARD.encode(signature), used, &mut value);
+        let signature = (self.key)(&canonical).ok_or(SealError::Sign)?;
+        let mut value = before.to_owned();
+        fold_base64(&STANDARD.encode(signature), 2, &mut value);
+        value.push_str(after);
         Ok(value)
     }
 }

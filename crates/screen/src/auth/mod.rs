@@ -129,7 +129,7 @@ async fn all(dns: &Dns, checks: Checks, from: &ReversePath, spf: Option<SpfCheck
         return authentication;
     }
     if checks.arc {
-        authentication.arc = arc::check(dns, &mut parsed).await;
+        authentication.arc = arc::check(dns, &parsed).await;
     }
     let mut outputs = Vec::new();
     if checks.dkim {

@@ -22,6 +22,8 @@ const WHERE_PRESENT: &[&str] = &[
 ];
 /// Octets a line of a folded field may have.
 const LINE: usize = 76;
+/// Octets of base64 a line, as the published ARC vectors have them.
+const BASE64_LINE: usize = 72;
 
 /// The `h=` list, and the fields it names in the order in which they are hashed: for each name the last one first (RFC 6376 §5.4.2).
 pub(crate) fn signed_fields(message: &[u8]) -> (Vec<&'static str>, Vec<Field<'_>>) {
@@ -45,16 +47,17 @@ pub(crate) fn signed_fields(message: &[u8]) -> (Vec<&'static str>, Vec<Field<'_>
     (names, hashed)
 }
 
-/// Appends base64 in lines of at most [`LINE`] octets; `used` are those already on the line. White space may stand anywhere in it.
+/// Appends base64 in lines of at most [`BASE64_LINE`] octets after their indent; `used` are those already on the line. White space may
+/// stand anywhere in it.
 pub(crate) fn fold_base64(text: &str, mut used: usize, out: &mut String) {
     let mut rest = text;
     while !rest.is_empty() {
-        let (line, later) = rest.split_at(LINE.saturating_sub(used).min(rest.len()));
+        let (line, later) = rest.split_at(BASE64_LINE.saturating_sub(used).min(rest.len()));
         out.push_str(line);
         rest = later;
         if !rest.is_empty() {
             out.push_str("\r\n\t");
-            used = 1;
+            used = 0;
         }
     }
 }

@@ -87,7 +87,14 @@ impl Signer {
         on_pool(message.len() > LARGE, move || {
             // Ed25519 is defined for DKIM; ARC verifiers in the field know RSA.
             let Some((selector, key)) = keys.active(now).find(|(_, key)| matches!(key, SigningKey::Rsa(_))) else { return Ok(None) };
-            let sealer = arc::Sealer { hostname: &hostname, domain: keys.record.name.as_str(), selector, key, headers: None };
+            let sealer = arc::Sealer {
+                hostname: &hostname,
+                domain: keys.record.name.as_str(),
+                selector,
+                algorithm: key.algorithm(),
+                key: &|octets| key.sign(octets),
+                headers: None,
+            };
             sealer.seal(&message, now.unix_timestamp()).map_err(|arc::SealError::Sign| SignError::Failed)
         })
         .await?
@@ -181,7 +188,7 @@ fn sign_with(keys: &Keys, message: &[u8], now: OffsetDateTime) -> Result<Vec<u8>
         let signature = key.sign(&signed).ok_or(SignError::Failed)?;
         out.push_str("DKIM-Signature: ");
         out.push_str(&value);
-        fold_base64(&STANDARD.encode(signature), 3, &mut out);
+        fold_base64(&STANDARD.encode(signature), 2, &mut out);
         out.push_str("\r\n");
     }
     Ok(out.into_bytes())
