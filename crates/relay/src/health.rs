@@ -120,3 +120,42 @@ pub(crate) fn health(shared: &Shared) -> RelayHealth {
     }
     RelayHealth { ipv6, dnssec, warnings }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Timeouts;
+    use crate::testing::{FakeDns, config};
+
+    #[tokio::test]
+    async fn a_ptr_name_must_lead_back() {
+        let dns = FakeDns::start().await;
+        dns.0.ptr("2001:db8::1", "mail.test").ptr("2001:db8::2", "other.test").ptr("2001:db8::4", "lost.test");
+        dns.add("mail.test AAAA 2001:db8::1").add("other.test AAAA 2001:db8::99");
+        let shared = Shared::new(&config(&dns, 25), Timeouts::default(), None).unwrap();
+        let ask = |last: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last);
+        assert_eq!(ptr(&shared, ask(1)).await, Ipv6::Good { address: ask(1), name: "mail.test".into() });
+        for bad in [2, 3, 4] {
+            assert_eq!(ptr(&shared, ask(bad)).await, Ipv6::NoPtr { address: ask(bad) });
+        }
+        assert!(shared.prefers_v6());
+        *shared.ipv6.write() = Ipv6::NoPtr { address: ask(3) };
+        assert!(!shared.prefers_v6());
+        assert!(health(&shared).warnings.iter().any(|w| w.contains("2001:db8::3 has no PTR record")));
+    }
+
+    #[tokio::test]
+    async fn a_source_address_in_the_configuration_is_the_one_that_counts() {
+        let dns = FakeDns::start().await;
+        let mut config = config(&dns, 25);
+        config.relay.source_addresses = vec!["2001:db8::5".parse().unwrap(), "192.0.2.5".parse().unwrap()];
+        dns.add("relay.test A 198.51.100.9");
+        config.listen.smtp = vec!["[::]:25".into()];
+        let shared = Shared::new(&config, Timeouts::default(), None).unwrap();
+        probe(&shared).await;
+        assert_eq!(*shared.ipv6.read(), Ipv6::NoPtr { address: "2001:db8::5".parse().unwrap() });
+        assert_eq!(shared.source_for("203.0.113.1".parse().unwrap()), Some("192.0.2.5".parse().unwrap()));
+        // Our name's address counts as ours, though no interface has it (a router in front of us does).
+        assert!(shared.ourselves.is_our_socket("198.51.100.9".parse().unwrap(), 25));
+    }
+}

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use parking_lot::RwLock;
 use pillarbox_config::Config;
+use pillarbox_config::endpoint::ListenAddress;
 
 /// Our own name, listeners and addresses.
 #[derive(Debug)]
@@ -19,7 +20,12 @@ pub struct Ourselves {
 impl Ourselves {
     /// Reads names and listeners from the configuration and addresses from the interfaces.
     pub fn new(config: &Config) -> Self {
-        let listeners = config.listen.smtp.iter().filter_map(|text| text.parse::<SocketAddr>().ok());
+        let listeners = config.listen.smtp.iter().filter_map(|text| match text.parse() {
+            Ok(ListenAddress::Tcp(at)) => Some(at),
+            // A socket that systemd passes is on the port that others reach us at.
+            Ok(ListenAddress::Systemd(_)) => Some(SocketAddr::from(([0, 0, 0, 0], 25))),
+            _ => None,
+        });
         let listeners = listeners.map(|at| ((!at.ip().is_unspecified()).then(|| at.ip().to_canonical()), at.port())).collect();
         let hostname = config.hostname.trim_end_matches('.').to_ascii_lowercase();
         Self { hostname, listeners, addresses: RwLock::new(interface_addresses()) }

@@ -14,7 +14,7 @@ use crate::check::{self, HostCheck};
 use crate::dns::ResolverError;
 use crate::explain::{self, Explanation};
 use crate::health::{self, RelayHealth};
-use crate::route::BadHop;
+use crate::route::BadRoute;
 use crate::run;
 use crate::session::Timeouts;
 use crate::shared::Shared;
@@ -29,7 +29,7 @@ pub enum RelayError {
     Resolver(#[from] ResolverError),
     /// A smarthost or route.
     #[error(transparent)]
-    Route(#[from] BadHop),
+    Route(#[from] BadRoute),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsSetupError),

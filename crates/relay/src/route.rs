@@ -1,10 +1,11 @@
 //! Where a message goes next: MX of its domain, a smarthost, or an LMTP service, by recipient domain or sender.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pillarbox_config::Relay as RelayConfig;
+use pillarbox_config::endpoint::{NextHop as Via, mask_url};
 use pillarbox_queue::{Destination, Envelope, Recipient};
 use pillarbox_smtp::{Domain, Mailbox, ReversePath};
 
@@ -48,17 +49,10 @@ pub enum LmtpHop {
     Unix(PathBuf),
 }
 
-/// A `via` or `smarthost` text that says nothing usable.
+/// A smarthost or route that says nothing usable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{text:?} is not a next hop: {why}; write \"smtp://host:25\", \"smtps://user@host:465\", \"lmtp:host:24\", \"lmtp:unix:/path\" or \"mx\""
-)]
-pub struct BadHop {
-    /// The text, without a password that someone may have put into it.
-    pub text: String,
-    /// What is wrong.
-    pub why: &'static str,
-}
+#[error("relay.smarthost or relay.routes: {0}")]
+pub struct BadRoute(String);
 
 /// The routing table: what the configuration says about next hops.
 #[derive(Debug, Default)]
@@ -82,7 +76,7 @@ const BY_MX: &str = "mx";
 
 impl Routes {
     /// Reads smarthost and routes.
-    pub fn new(config: &RelayConfig) -> Result<Self, BadHop> {
+    pub fn new(config: &RelayConfig) -> Result<Self, BadRoute> {
         let mut routes = Self::default();
         for route in &config.routes {
             let target = routes.add(&route.via, &route.password_file)?;
@@ -102,7 +96,7 @@ impl Routes {
                         routes.senders.entry(key).or_insert(target);
                     }
                 },
-                _ => return Err(bad(&route.via, "a route needs exactly one of domain and sender")),
+                _ => return Err(BadRoute(format!("the route via {:?} needs exactly one of domain and sender", mask_url(&route.via)))),
             }
         }
         routes.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
@@ -112,7 +106,7 @@ impl Routes {
         Ok(routes)
     }
 
-    fn add(&mut self, via: &str, password_file: &std::path::Path) -> Result<Destination, BadHop> {
+    fn add(&mut self, via: &str, password_file: &Path) -> Result<Destination, BadRoute> {
         let Some(hop) = parse_hop(via, password_file)? else { return Ok(Destination(BY_MX.into())) };
         let base = match &hop {
             NextHop::Host(hop) => format!("smarthost:{}:{}", hop.host, hop.port),
@@ -189,73 +183,17 @@ fn domain_key(text: &str) -> String {
     Domain::new(text).map_or_else(|_| text.to_lowercase(), |domain| domain.as_str().to_owned())
 }
 
-fn bad(text: &str, why: &'static str) -> BadHop {
-    // A URL may carry a password after the user's name; it is not repeated.
-    let text = match (text.find("://"), text.rfind('@')) {
-        (Some(start), Some(end)) if start < end => format!("{}…{}", text.get(..start + 3).unwrap_or(""), text.get(end..).unwrap_or("")),
-        _ => text.to_owned(),
-    };
-    BadHop { text, why }
-}
-
 /// Reads a `via` text; `None` is "mx".
-pub fn parse_hop(text: &str, password_file: &std::path::Path) -> Result<Option<NextHop>, BadHop> {
-    if text.eq_ignore_ascii_case("mx") {
-        return Ok(None);
-    }
-    if let Some(rest) = text.strip_prefix("lmtp:") {
-        if let Some(path) = rest.strip_prefix("unix:") {
-            return match path.starts_with('/') {
-                true => Ok(Some(NextHop::Lmtp(Arc::new(LmtpHop::Unix(path.into()))))),
-                false => Err(bad(text, "the socket's path must be absolute")),
-            };
+fn parse_hop(text: &str, password_file: &Path) -> Result<Option<NextHop>, BadRoute> {
+    Ok(Some(match text.parse().map_err(BadRoute)? {
+        Via::Mx => return Ok(None),
+        Via::Smtp { implicit_tls, user, host, port } => {
+            let (host, password_file) = (host.to_ascii_lowercase(), password_file.to_owned());
+            NextHop::Host(Arc::new(HostHop { host, port, implicit_tls, user, password_file }))
         }
-        let (host, port) = host_port(rest.trim_start_matches("//"), Some(24)).ok_or_else(|| bad(text, "it needs a host and a port"))?;
-        return Ok(Some(NextHop::Lmtp(Arc::new(LmtpHop::Tcp { host, port }))));
-    }
-    let (implicit_tls, rest) = match (text.strip_prefix("smtp://"), text.strip_prefix("smtps://")) {
-        (Some(rest), _) => (false, rest),
-        (_, Some(rest)) => (true, rest),
-        _ => return Err(bad(text, "the scheme is unknown")),
-    };
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let (user, place) = match rest.rsplit_once('@') {
-        Some((user, place)) => (Some(user), place),
-        None => (None, rest),
-    };
-    if user.is_some_and(|user| user.is_empty() || user.contains(':') || user.chars().any(char::is_control)) {
-        return Err(bad(text, "the part before @ must be a user's name alone, with the password in its own file"));
-    }
-    let default_port = if implicit_tls {
-        465
-    } else if user.is_some() {
-        587
-    } else {
-        25
-    };
-    let (host, port) = host_port(place, Some(default_port)).ok_or_else(|| bad(text, "it needs a host"))?;
-    let user = user.map(|user| user.replace("%40", "@"));
-    Ok(Some(NextHop::Host(Arc::new(HostHop { host, port, implicit_tls, user, password_file: password_file.to_owned() }))))
-}
-
-/// `host:port`, `[v6]:port`, `host`.
-fn host_port(text: &str, default: Option<u16>) -> Option<(String, u16)> {
-    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-        let (host, after) = rest.split_once(']')?;
-        host.parse::<std::net::Ipv6Addr>().ok()?;
-        (host, after.strip_prefix(':'))
-    } else {
-        match text.rsplit_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        }
-    };
-    let port = match port {
-        Some(port) => port.parse().ok().filter(|&p| p != 0)?,
-        None => default?,
-    };
-    let is_address = host.parse::<std::net::IpAddr>().is_ok();
-    (is_address || Domain::new(host).is_ok_and(|d| d.ip().is_none())).then(|| (host.to_ascii_lowercase(), port))
+        Via::LmtpTcp { host, port } => NextHop::Lmtp(Arc::new(LmtpHop::Tcp { host: host.to_ascii_lowercase(), port })),
+        Via::LmtpUnix(path) => NextHop::Lmtp(Arc::new(LmtpHop::Unix(path))),
+    }))
 }
 
 #[cfg(test)]
@@ -299,16 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn hops_are_read_strictly_and_never_repeat_a_password() {
-        let hop = |text: &str| parse_hop(text, std::path::Path::new("/p"));
-        let Ok(Some(NextHop::Host(host))) = hop("smtps://me%40x.test@h.test") else { panic!() };
-        assert_eq!((host.host.as_str(), host.port, host.implicit_tls, host.user.as_deref()), ("h.test", 465, true, Some("me@x.test")));
-        let Ok(Some(NextHop::Host(host))) = hop("smtp://u@[::1]:2525") else { panic!() };
-        assert_eq!((host.host.as_str(), host.port), ("::1", 2525));
-        for text in ["", "http://x", "smtp://", "smtp://h:0", "smtp://h:99999", "lmtp:unix:rel", "smtp://@h", "smtp://[::1", "smtp://a b"] {
-            assert!(hop(text).is_err(), "{text}");
-        }
-        let error = hop("smtp://me:hunter2@h.test").unwrap_err().to_string();
-        assert!(!error.contains("hunter2"), "{error}");
+    fn bad_routes_are_refused_and_never_repeat_a_password() {
+        let with = |routes| Routes::new(&RelayConfig { routes, ..RelayConfig::default() }).map(|_| ()).map_err(|e| e.to_string());
+        let secret = with(vec![route(Some("a.test"), None, "smtp://me:hunter2@h.test")]).unwrap_err();
+        assert!(!secret.contains("hunter2"), "{secret}");
+        assert!(with(vec![route(Some("a.test"), Some("b@c.test"), "mx")]).is_err());
+        assert!(with(vec![route(None, None, "mx")]).is_err());
+        assert!(with(vec![route(Some("a.test"), None, "http://h.test")]).is_err());
     }
 }
