@@ -23,6 +23,17 @@ impl Queue {
         each.resize_with(served.len(), || Outcome::Deferred { reply: lost() });
         let mut events = Vec::with_capacity(served.len());
 
+        // What another host took is written down at once, before anything else can delay it: a process killed later than this does
+        // not send it again.
+        let taken: Vec<(u16, Status)> = served
+            .iter()
+            .zip(&each)
+            .filter(|(_, outcome)| matches!(outcome, Outcome::Relayed { .. }))
+            .map(|(n, _)| (u16::try_from(*n).unwrap_or(u16::MAX), Status::Relayed))
+            .collect();
+        if !taken.is_empty() {
+            self.journal.note_now(&Note::Settled(id, taken));
+        }
         // What replaces recipients is routed before the lock is taken: that asks the transports.
         let added = self.replacements(&each);
 
@@ -97,7 +108,8 @@ impl Queue {
                 if notify.success && !dsn && may_report(&live.envelope) {
                     live.news.push(news(NewsKind::Relayed(reply)));
                 }
-                Status::Relayed
+                state.settle(live, recipient, Status::Relayed);
+                return Some(event);
             }
             // Those who take its place were counted before; that they exist is written down before this is.
             Outcome::Replaced { .. } => {

@@ -224,7 +224,7 @@ impl Queue {
             RetryFilter::Ids(ids) => {
                 self.wake(ids.clone()).await;
                 for id in ids {
-                    count += u64::from(self.retry_some(&[*id], &|_| true));
+                    count += self.retry_some(&[*id], &|_| true);
                 }
             }
             RetryFilter::All | RetryFilter::To(_) => {

@@ -2,7 +2,7 @@
 //! message goes at once, company shares a flush.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -13,8 +13,9 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::notes::{Note, Position, Start};
-use super::record::{END_SPAN, HEADER, Header, Kind, span};
+use super::record::{END_SPAN, HEADER, Kind, span};
 use super::segment::{Hold, Pool, Segment};
+use super::writer::{Record, Writer};
 use crate::disk::{Disk, DiskFile};
 use crate::id::Ids;
 
@@ -69,8 +70,8 @@ impl Placed {
 type Answer<T> = oneshot::Sender<Result<T, JournalError>>;
 
 enum Item {
-    Message { header: Header, message: NewMessage, answer: Answer<Placed> },
-    Note { header: Header, payload: Vec<u8> },
+    Message { crc: u32, message: NewMessage, answer: Answer<Placed> },
+    Note { kind: Kind, payload: Vec<u8> },
     Flush(Answer<Position>),
 }
 
@@ -81,6 +82,8 @@ pub(crate) struct Journal {
 }
 
 struct Shared {
+    disk: Arc<dyn Disk>,
+    writer: Mutex<Writer>,
     inbox: Mutex<Inbox>,
     wake: Condvar,
     /// Segments that were written and not taken back yet, oldest first; the one being written is the last.
@@ -108,18 +111,22 @@ impl Journal {
         let segment = Arc::new(pool.take()?);
         let mut segments: VecDeque<_> = old.into();
         segments.push_back(Arc::clone(&segment));
+        let largest = pool.segment_size().saturating_sub(END_SPAN + 4096);
+        let mut writer = Writer { disk: Arc::clone(&disk), pool, start, ids, segment, at: 0, synced: 0 };
+        writer.open_segment()?;
         let shared = Arc::new(Shared {
+            disk,
+            writer: Mutex::new(writer),
             inbox: Mutex::default(),
             wake: Condvar::new(),
             segments: Mutex::new(segments),
             failed: Mutex::new(None),
             unsynced: AtomicBool::new(false),
             commits: AtomicU64::new(0),
-            largest: pool.segment_size().saturating_sub(END_SPAN + 4096),
+            largest,
         });
-        let mut writer = Writer { disk, pool, start, ids, segment, at: 0, synced: 0, shared: Arc::clone(&shared) };
-        writer.open_segment()?;
-        let thread = std::thread::Builder::new().name("journal".into()).spawn(move || writer.run())?;
+        let committer = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("journal".into()).spawn(move || committer.run())?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
@@ -134,8 +141,7 @@ impl Journal {
         }
         // The sum over the payload is taken here, in the sessions' threads, which are many.
         let crc = message.rest.iter().fold(crc32c::crc32c(&message.head), |crc, part| crc32c::crc32c_append(crc, part));
-        let header = Header { kind: message.kind, len: len as u32, synced: 0, payload_crc: crc };
-        let first = Item::Message { header, message, answer };
+        let first = Item::Message { crc, message, answer };
         self.push(std::iter::once(first).chain(notes.iter().map(note_item)), true);
         receiver
     }
@@ -144,6 +150,25 @@ impl Journal {
     pub(crate) fn note(&self, note: &Note, urgent: bool) {
         if self.error().is_none() {
             self.push(std::iter::once(note_item(note)), urgent);
+        }
+    }
+
+    /// Writes a note before it returns, so that it is lost only with the machine and not with the process. Takes a few microseconds.
+    pub(crate) fn note_now(&self, note: &Note) {
+        if self.error().is_some() {
+            return;
+        }
+        let payload = note.encode();
+        let record = Record::note(note.kind(), &payload);
+        let mut writer = self.shared.writer.lock();
+        if !writer.has_room(record.header.span()) {
+            drop(writer);
+            self.push(std::iter::once(note_item(note)), true);
+            return;
+        }
+        match writer.put(&[record]) {
+            Ok(()) => self.shared.unsynced.store(true, Ordering::Release),
+            Err(error) => _ = self.shared.fail(&error.to_string()),
         }
     }
 
@@ -245,15 +270,22 @@ impl Drop for Journal {
 }
 
 fn note_item(note: &Note) -> Item {
-    let payload = note.encode();
-    let header = Header { kind: note.kind(), len: payload.len() as u32, synced: 0, payload_crc: crc32c::crc32c(&payload) };
-    Item::Note { header, payload }
+    Item::Note { kind: note.kind(), payload: note.encode() }
 }
 
 impl Item {
+    fn record(&self) -> Option<Record<'_>> {
+        match self {
+            Self::Message { crc, message, .. } => Some(Record::message(message.kind, *crc, &message.head, &message.rest)),
+            Self::Note { kind, payload } => Some(Record::note(*kind, payload)),
+            Self::Flush(_) => None,
+        }
+    }
+
     fn span(&self) -> u64 {
         match self {
-            Self::Message { header, .. } | Self::Note { header, .. } => header.span(),
+            Self::Message { message, .. } => span(message.head.len() + message.rest.iter().map(Bytes::len).sum::<usize>()),
+            Self::Note { payload, .. } => span(payload.len()),
             Self::Flush(_) => 0,
         }
     }
@@ -271,22 +303,21 @@ impl Item {
     }
 }
 
-/// What the thread owns.
-struct Writer {
-    disk: Arc<dyn Disk>,
-    pool: Arc<Pool>,
-    start: Start,
-    ids: Arc<Ids>,
-    segment: Arc<Segment>,
-    /// Where the next record goes.
-    at: u64,
-    /// Everything in the segment before this offset is durable.
-    synced: u64,
-    shared: Arc<Shared>,
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-impl Writer {
-    fn run(mut self) {
+/// Items that were written together, and where.
+struct Chunk {
+    items: Vec<Item>,
+    segment: Arc<Segment>,
+    start: u64,
+    end: u64,
+}
+
+impl Shared {
+    /// The thread.
+    fn run(self: Arc<Self>) {
         // Should this thread ever panic, nobody may wait for it forever.
         struct Fuse(Arc<Shared>);
         impl Drop for Fuse {
@@ -301,77 +332,87 @@ impl Writer {
                 left.into_iter().for_each(|item| item.refuse(&JournalError::Closed));
             }
         }
-        let fuse = Fuse(Arc::clone(&self.shared));
+        let fuse = Fuse(self);
         while let Some(items) = fuse.0.next() {
-            self.write_all(items);
+            fuse.0.write_all(items);
         }
-        if self.shared.failed.lock().is_none()
-            && let Err(error) = self.sync()
+        if fuse.0.failed.lock().is_none()
+            && let Err(error) = fuse.0.sync()
         {
-            self.shared.fail(&error.to_string());
+            fuse.0.fail(&error.to_string());
         }
     }
 
-    fn write_all(&mut self, items: Vec<Item>) {
+    fn write_all(&self, items: Vec<Item>) {
         let mut waiting: VecDeque<Item> = items.into();
         while !waiting.is_empty() {
-            if let Some(reason) = self.shared.failed.lock().clone() {
+            if let Some(reason) = self.failed.lock().clone() {
                 waiting.drain(..).for_each(|item| item.refuse(&JournalError::Failed(Arc::clone(&reason))));
                 return;
             }
-            let mut chunk = Vec::with_capacity(waiting.len());
-            let mut end = self.at;
-            while let Some(item) = waiting.front() {
-                let next = end + item.span();
-                if next + END_SPAN > self.segment.size || (next - self.at > BATCH && !chunk.is_empty()) {
-                    break;
-                }
-                end = next;
-                chunk.extend(waiting.pop_front());
-            }
-            if chunk.is_empty()
-                && let Err(error) = self.rotate()
-            {
-                if is_full(&error) {
-                    // The room that is left here still serves notes, which let what was accepted be finished.
-                    let reason = JournalError::Full(error.to_string().into());
+            match self.write_some(&mut waiting) {
+                Ok(chunk) => self.commit(chunk),
+                // The room that is left in the segment still serves notes, which let what was accepted be finished.
+                Err(error) if is_full(&error) => {
                     if let Some(item) = waiting.pop_front() {
-                        item.refuse(&reason);
+                        item.refuse(&JournalError::Full(error.to_string().into()));
                     }
-                } else {
-                    self.shared.fail(&error.to_string());
                 }
-                continue;
+                Err(error) => _ = self.fail(&error.to_string()),
             }
-            self.write_chunk(chunk);
         }
     }
 
-    /// Writes items that fit the segment, syncs if anyone waits for that, and answers.
-    fn write_chunk(&mut self, chunk: Vec<Item>) {
-        if chunk.is_empty() {
-            return;
+    /// Writes as many of the items as fit the segment and one flush, after changing to the next segment if not one fits.
+    fn write_some(&self, waiting: &mut VecDeque<Item>) -> io::Result<Chunk> {
+        let mut writer = self.writer.lock();
+        if waiting.front().is_some_and(|item| !writer.has_room(item.span())) {
+            let segment = writer.rotate()?;
+            self.segments.lock().push_back(segment);
         }
-        let base = self.at;
-        let result = self.put(&chunk).and_then(|()| {
-            self.shared.unsynced.store(true, Ordering::Release);
-            if chunk.iter().any(Item::wants_sync) { self.sync() } else { Ok(()) }
-        });
+        let mut items = Vec::with_capacity(waiting.len());
+        let mut octets = 0;
+        while let Some(item) = waiting.front() {
+            let more = octets + item.span();
+            if !writer.has_room(more) || (more > BATCH && !items.is_empty()) {
+                break;
+            }
+            octets = more;
+            items.extend(waiting.pop_front());
+        }
+        let start = writer.at;
+        let records: Vec<Record<'_>> = items.iter().filter_map(Item::record).collect();
+        let result = writer.put(&records);
+        drop(records);
+        self.unsynced.store(true, Ordering::Release);
         if let Err(error) = result {
-            let reason = self.shared.fail(&error.to_string());
-            chunk.into_iter().for_each(|item| item.refuse(&JournalError::Failed(Arc::clone(&reason))));
+            drop(writer);
+            let reason = self.fail(&error.to_string());
+            items.into_iter().for_each(|item| item.refuse(&JournalError::Failed(Arc::clone(&reason))));
+            return Err(io::Error::other(error.to_string()));
+        }
+        Ok(Chunk { items, segment: Arc::clone(&writer.segment), start, end: writer.at })
+    }
+
+    /// Syncs what was written, if anyone waits for that, and answers.
+    fn commit(&self, chunk: Chunk) {
+        if chunk.items.iter().any(Item::wants_sync)
+            && let Err(error) = self.sync()
+        {
+            let reason = self.fail(&error.to_string());
+            chunk.items.into_iter().for_each(|item| item.refuse(&JournalError::Failed(Arc::clone(&reason))));
             return;
         }
-        let mut at = base;
-        for item in chunk {
+        let mut at = chunk.start;
+        for item in chunk.items {
             let next = at + item.span();
             match item {
                 Item::Message { message, answer, .. } => {
-                    let placed = Placed { hold: Hold::new(&self.segment), rest_at: at + HEADER as u64 + message.head.len() as u64 };
+                    let placed = Placed { hold: Hold::new(&chunk.segment), rest_at: at + HEADER as u64 + message.head.len() as u64 };
                     _ = answer.send(Ok(placed));
                 }
                 Item::Flush(answer) => {
-                    _ = answer.send(Ok(Position { generation: self.segment.generation, offset: self.at }));
+                    _ = answer.send(Ok(Position { generation: chunk.segment.generation, offset: chunk.end }));
                 }
                 Item::Note { .. } => {}
             }
@@ -379,88 +420,25 @@ impl Writer {
         }
     }
 
-    /// One write for all of `chunk`.
-    fn put(&mut self, chunk: &[Item]) -> io::Result<()> {
-        const PADDING: [u8; 8] = [0; 8];
-        let (mut at, synced) = (self.at, self.synced as u32);
-        let headers: Vec<[u8; HEADER]> = chunk
-            .iter()
-            .map(|item| match item {
-                Item::Message { header, .. } | Item::Note { header, .. } => {
-                    let encoded = Header { synced, ..*header }.encode(self.segment.nonce, at);
-                    at += header.span();
-                    encoded
-                }
-                Item::Flush(_) => [0; HEADER],
-            })
-            .collect();
-        let mut parts = Vec::with_capacity(chunk.len() * 5);
-        for (item, encoded) in chunk.iter().zip(&headers) {
-            let len = match item {
-                Item::Message { header, message, .. } => {
-                    parts.push(IoSlice::new(encoded));
-                    parts.push(IoSlice::new(&message.head));
-                    parts.extend(message.rest.iter().map(|part| IoSlice::new(part)));
-                    header.len
-                }
-                Item::Note { header, payload } => {
-                    parts.push(IoSlice::new(encoded));
-                    parts.push(IoSlice::new(payload));
-                    header.len
-                }
-                Item::Flush(_) => continue,
-            };
-            let padding = (8 - (HEADER + len as usize) % 8) % 8;
-            parts.push(IoSlice::new(PADDING.get(..padding).unwrap_or_default()));
-        }
-        if !parts.is_empty() {
-            self.disk.write_at(&self.segment.file, &mut parts, self.at)?;
-        }
-        self.at = at;
-        Ok(())
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        if self.synced == self.at {
-            return Ok(());
-        }
-        self.disk.sync_data(&self.segment.file)?;
-        self.synced = self.at;
-        self.shared.unsynced.store(false, Ordering::Release);
-        self.shared.commits.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Ends the segment and opens the next. When there is no next, the segment stays open.
-    fn rotate(&mut self) -> io::Result<()> {
-        let next = self.pool.take()?;
-        let end = Header { kind: Kind::End, len: 0, synced: self.synced as u32, payload_crc: 0 };
-        let encoded = end.encode(self.segment.nonce, self.at);
-        let finish = |disk: &dyn Disk, segment: &Segment, at| {
-            disk.write_at(&segment.file, &mut [IoSlice::new(&encoded)], at)?;
-            disk.sync_data(&segment.file)
+    /// Makes durable what was written before this call.
+    fn sync(&self) -> io::Result<()> {
+        let (segment, end) = {
+            let writer = self.writer.lock();
+            if writer.synced == writer.at {
+                return Ok(());
+            }
+            (Arc::clone(&writer.segment), writer.at)
         };
-        // A full disk cannot be what failed here, for the room was taken when the segment was made.
-        finish(&*self.disk, &self.segment, self.at).map_err(|error| io::Error::other(error.to_string()))?;
-        self.segment = Arc::new(next);
-        (self.at, self.synced) = (0, 0);
-        self.shared.segments.lock().push_back(Arc::clone(&self.segment));
-        self.open_segment().map_err(|error| io::Error::other(error.to_string()))
+        self.disk.sync_data(&segment.file)?;
+        let mut writer = self.writer.lock();
+        // This thread alone changes segments, so it is the same one still.
+        writer.synced = end;
+        self.unsynced.store(writer.at > end, Ordering::Release);
+        drop(writer);
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
-    fn open_segment(&mut self) -> io::Result<()> {
-        let last_id = self.start.last_id.max(self.ids.last());
-        let note = note_item(&Note::Start(Start { last_id, ..self.start.clone() }));
-        self.put(&[note])?;
-        self.sync()
-    }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-impl Shared {
     /// What to write next; `None` once stopped and empty.
     fn next(&self) -> Option<Vec<Item>> {
         let mut inbox = self.inbox.lock();

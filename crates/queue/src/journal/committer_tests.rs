@@ -1,5 +1,7 @@
 //! The thread alone: order, company, rotation, failure.
 
+use std::io::IoSlice;
+
 use super::*;
 use crate::disk::RealDisk;
 use crate::envelope::{Envelope, Recipient, Route, Status};
@@ -91,6 +93,18 @@ async fn what_was_appended_is_replayed_and_what_was_settled_is_not() {
     assert_eq!(found.messages[2].envelope.recipients.len(), 4);
     assert!(found.damaged.is_empty());
     assert_eq!(found.last_id, 5);
+}
+
+#[tokio::test]
+async fn an_urgent_note_is_in_the_file_when_the_call_returns() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = start(Arc::new(RealDisk), dir.path(), 1 << 20);
+    let held = journal.append(message(1, b"x"), &[]).await.unwrap().unwrap();
+    journal.note_now(&Note::Settled(QueueId(1), vec![(0, Status::Relayed), (1, Status::Relayed)]));
+    // What the kernel has now is what a killed process leaves.
+    assert!(again(dir.path()).messages.is_empty());
+    assert!(journal.has_unsynced());
+    drop(held);
 }
 
 #[tokio::test]
@@ -228,7 +242,9 @@ fn many_threads_at_once() {
                     let id = thread * 1000 + n + 1;
                     let body = vec![(id % 251) as u8; (id % 7000) as usize];
                     let placed = journal.append(message(id, &body), &[]).blocking_recv().unwrap().unwrap();
-                    if id % 3 == 0 {
+                    if id % 9 == 0 {
+                        journal.note_now(&Note::Settled(QueueId(id), vec![(0, Status::Relayed), (1, Status::Relayed)]));
+                    } else if id % 3 == 0 {
                         journal.note(&Note::Settled(QueueId(id), vec![(0, Status::Relayed), (1, Status::Relayed)]), id % 2 == 0);
                     }
                     drop(placed);

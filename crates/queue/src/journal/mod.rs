@@ -7,6 +7,7 @@ mod notes;
 mod record;
 mod replay;
 mod segment;
+mod writer;
 
 pub(crate) use committer::{Journal, JournalError, NewMessage, Placed};
 pub(crate) use notes::{FileRef, Note, Start, message_head};

@@ -1,8 +1,10 @@
 //! The queue as a whole, with scripted deliverers and a clock that is moved by hand.
 
+mod crash;
 mod journalled;
 mod operated;
 mod parked;
+mod recorder;
 mod reported;
 mod scheduled;
 
@@ -61,11 +63,15 @@ pub(crate) struct Scripted {
 
 impl Scripted {
     pub(crate) fn new(script: impl FnMut(&Got) -> Reaction + Send + 'static) -> Arc<Self> {
+        Self::with_most(4, script)
+    }
+
+    pub(crate) fn with_most(most: usize, script: impl FnMut(&Got) -> Reaction + Send + 'static) -> Arc<Self> {
         Arc::new(Self {
+            most,
             script: Mutex::new(Box::new(script)),
             got: Mutex::default(),
             syncs: AtomicUsize::new(0),
-            most: 4,
             running: AtomicUsize::new(0),
             most_running: AtomicUsize::new(0),
             batch: 1,
