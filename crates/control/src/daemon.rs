@@ -14,6 +14,9 @@ pub trait DaemonInfo: Send + Sync + 'static {
     /// What needs the operator now, one sentence each; empty when all is well. The queue's own health is added by the API.
     fn problems(&self) -> Vec<String>;
 
+    /// What is good to know and keeps nothing from working, one sentence each: no IPv6 for lack of a PTR record, no DANE for lack of DNSSEC.
+    fn notes(&self) -> Vec<String>;
+
     /// Reads configuration and certificates anew, as SIGHUP does. A bad file is refused with its error and the old one stays in force.
     async fn reload(&self) -> Result<(), String>;
 

@@ -29,7 +29,7 @@ use crate::http::{self, Challenges, Site};
 use crate::info::Running;
 use crate::logging::Logging;
 use crate::sockets::Bound;
-use crate::wiring::{InternalMail, Mailboxes, QueueHooks, notices};
+use crate::wiring::{InternalMail, LocalMailDoor, Mailboxes, QueueHooks, notices};
 
 /// How long open sessions may take to end at shut-down.
 const GRACE: Duration = Duration::from_secs(30);
@@ -111,8 +111,15 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
             _ => serve(&ingest, listener, service, &sessions),
         }
     }
-    let admin = Arc::new(Admin::new(config_swap, directory.clone()).with_daemon(running.clone()));
-    let control = tokio::spawn(pillarbox_control::serve(admin, pillarbox_control::bind(&config.paths.runtime)?, shutdown.clone()));
+    let admin = Admin::new(config_swap, directory.clone())
+        .with_daemon(running.clone())
+        .with_queue(queue.clone())
+        .with_relay(relay.clone())
+        .with_quota(running.mailboxes.quota())
+        .with_local_door(Arc::new(LocalMailDoor(ingest.clone())));
+    let admin = Arc::new(admin);
+    let control = tokio::spawn(pillarbox_control::serve(admin.clone(), pillarbox_control::bind(&config.paths.runtime)?, shutdown.clone()));
+    let drops = tokio::spawn(pillarbox_control::local_mail::watch(admin, shutdown.clone()));
     tokio::spawn(async move { relay.probe().await });
     tokio::spawn(acme::keep(orders, running.config.clone(), running.certificates.clone()));
     write_listeners(&config.paths.runtime, &running.listeners)?;
@@ -143,7 +150,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     for keeper in keepers {
         keeper.stop().await;
     }
-    let _ = tokio::time::timeout(Duration::from_secs(5), control).await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), futures::future::join(control, drops)).await;
     let _ = std::fs::remove_file(config.paths.runtime.join("listeners.json"));
     tracing::info!("stopped");
     Ok(())

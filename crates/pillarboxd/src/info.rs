@@ -98,8 +98,11 @@ impl DaemonInfo for Running {
                 problems.push(format!("the certificate of {} ends in {} days; renew it", certificate.name, left.whole_days()));
             }
         }
-        problems.extend(self.relay.health().warnings);
         problems
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.relay.health().warnings
     }
 
     async fn reload(&self) -> Result<(), String> {

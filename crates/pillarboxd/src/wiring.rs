@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pillarbox_config::Config;
+use pillarbox_control::{LocalDoor, LocalMail, LocalRefused};
 use pillarbox_directory::{Directory, ResolvePolicy, Resolved, resolve};
-use pillarbox_ingest::{MailboxCheck, routing};
+use pillarbox_ingest::{Ingest, MailboxCheck, routing};
 use pillarbox_lda::QuotaCheck;
 use pillarbox_message::notice::{Letter, notice};
-use pillarbox_queue::{Body, Door, Envelope, Queue, Recipient};
+use pillarbox_queue::{Body, Door, Envelope, Queue, QueueId, Recipient};
 use pillarbox_smtp::{Mailbox, RcptParams, Reply, ReversePath};
 
 /// How often the postmaster hears of one user and one limit.
@@ -180,4 +181,24 @@ pub(crate) fn internal_envelope(to: Mailbox, now: u64) -> Envelope {
 
 pub(crate) fn now_millis() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Mail from programs on this machine, taken by the rules of submission.
+pub(crate) struct LocalMailDoor(pub(crate) Arc<Ingest>);
+
+#[async_trait::async_trait]
+impl LocalDoor for LocalMailDoor {
+    async fn take(&self, mail: LocalMail) -> Result<QueueId, LocalRefused> {
+        self.0
+            .take_local(pillarbox_ingest::LocalMail {
+                from: mail.from,
+                recipients: mail.recipients,
+                params: mail.params,
+                body: mail.body,
+                submitter: mail.submitter,
+                submission: mail.submission,
+            })
+            .await
+            .map_err(|refused| LocalRefused { recipient: refused.recipient, reply: refused.reply })
+    }
 }

@@ -26,6 +26,9 @@ pub struct StatusInfo {
     /// What does, one sentence each.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// What is good to know and needs nobody now, one sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// One socket that is listened on.

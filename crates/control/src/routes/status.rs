@@ -41,6 +41,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> axum::Json<Status
         disks,
         healthy: problems.is_empty(),
         problems,
+        notes: admin.daemon.as_ref().map(|daemon| daemon.notes()).unwrap_or_default(),
     })
 }
 

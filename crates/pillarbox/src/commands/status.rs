@@ -35,6 +35,9 @@ fn text(session: &Session, info: &StatusInfo) -> Result<(), Failure> {
     for disk in &info.disks {
         out.line(format!("  disk         {}: {} of {} free", safe(&disk.path), size(disk.free_bytes), size(disk.total_bytes)))?;
     }
+    for note in &info.notes {
+        out.line(format!("  note         {}", safe(note)))?;
+    }
     for problem in &info.problems {
         out.line(format!("{} {}", mood("!", Mood::Bad), safe(problem)))?;
     }

@@ -164,6 +164,13 @@ impl Daemon {
         self.child.as_ref().and_then(Child::id).unwrap_or_else(|| panic!("the daemon is not running"))
     }
 
+    /// Resident memory now, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap_or_default();
+        line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("no VmRSS in {status}"))
+    }
+
     /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop), on fresh ports.
     pub async fn restart(&mut self) {
         assert!(self.child.is_none(), "the daemon is still running");
