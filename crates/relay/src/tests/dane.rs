@@ -142,3 +142,14 @@ async fn aliases_and_implicit_hosts_are_followed_by_proved_steps() {
         assert_eq!((brief(&outcomes)[0].as_str(), outcomes.tls.as_str()), ("relayed 250 2.0.0 Ok", "TLSv1.3 dane"), "{to}");
     }
 }
+
+#[tokio::test]
+async fn dane_comes_before_mta_sts() {
+    let mut world = world().await;
+    world.tlsa(3, 1, &world.issued.spki_sha256());
+    world.dns.add("_mta-sts.example.test TXT v=STSv1; id=1;");
+    world.config.relay.mta_sts = true;
+    world.config.paths.state = world.folder.path().to_owned();
+    assert_eq!(world.send().await, ("relayed 250 2.0.0 Ok".into(), "TLSv1.3 dane".into()));
+    assert_eq!(world.dns.asked("_mta-sts.example.test", RecordType::TXT), 0);
+}

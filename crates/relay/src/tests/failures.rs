@@ -9,8 +9,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::{MAIL, two_hosts, world};
-use crate::Relay;
+use crate::session::Endpoint;
 use crate::testing::{Answer, FakeDns, Script, Sink, Stage, brief, config, deliver, destination, envelope, timeouts};
+use crate::{Relay, Timeouts};
 
 #[tokio::test]
 async fn each_recipient_keeps_its_own_reply() {
@@ -193,4 +194,43 @@ async fn starttls_first_is_waited_for() {
     let (_dns, _sink, relay) = world(Script::usual().once(Stage::Mail, "*", "530 5.7.0 STARTTLS first")).await;
     let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@example.test"]), MAIL).await;
     assert_eq!(brief(&outcomes), ["deferred 530 5.7.0 STARTTLS first"]);
+}
+
+#[tokio::test]
+async fn silent_hosts_cost_their_time_and_no_more() {
+    for stage in [Stage::Connect, Stage::Ehlo, Stage::Mail, Stage::Data] {
+        let (dns, _, _) = world(Script::usual()).await;
+        let silent = Sink::start_at("127.0.0.3", 0, Script::usual().always(stage, Answer::Hang)).await;
+        let good = Sink::start_at("127.0.0.4", silent.port(), Script::usual()).await;
+        dns.add("slow.test MX 10 s.test").add("s.test A 127.0.0.3").add("slow.test MX 20 g.test").add("g.test A 127.0.0.4");
+        let wait = std::time::Duration::from_millis(100);
+        let short = Timeouts { greeting: wait, mail: wait, data: wait, ..timeouts() };
+        let relay = Relay::with_timeouts(&config(&dns, silent.port()), short).unwrap();
+        let (outcomes, down) = deliver(&relay, envelope("a@me.test", &["b@slow.test"]), MAIL).await;
+        assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 Ok"], "{stage:?}");
+        assert_eq!((good.taken().len(), down), (1, None));
+    }
+}
+
+#[tokio::test]
+async fn four_hundreds_for_every_second_recipient_defer_those_alone() {
+    let (_dns, sink, relay) = world(Script::usual().every(2, Stage::Rcpt, "451 4.7.1 Greylisted")).await;
+    let to = ["u0@example.test", "u1@example.test", "u2@example.test", "u3@example.test"];
+    let (outcomes, _) = deliver(&relay, envelope("a@me.test", &to), MAIL).await;
+    let later = "deferred 451 4.7.1 Greylisted";
+    assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 Ok", later, "relayed 250 2.0.0 Ok", later]);
+    assert_eq!(sink.taken()[0].rcpts, ["RCPT TO:<u0@example.test>", "RCPT TO:<u2@example.test>"]);
+}
+
+#[tokio::test]
+async fn an_address_that_was_dead_is_tried_last() {
+    let (dns, sink, relay) = world(Script::usual()).await;
+    dns.add("mx.both.test A 127.0.0.1").add("mx.both.test AAAA ::1").add("both.test MX 10 mx.both.test");
+    // Nothing listens on ::1, which comes first; from the second message on it does not.
+    let shared = relay.shared();
+    for known in [false, true] {
+        assert_eq!(shared.was_unreachable(&Endpoint::Tcp(format!("[::1]:{}", sink.port()).parse().unwrap())), known);
+        let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@both.test"]), MAIL).await;
+        assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 Ok"]);
+    }
 }

@@ -192,3 +192,24 @@ async fn reports_go_to_those_who_ask_the_day_after() {
     assert_eq!(report.policies[0].policy.policy_type, "no-policy-found");
     assert_eq!(report.policies[0].summary.total_successful_session_count, 1);
 }
+
+#[tokio::test]
+async fn a_new_id_brings_a_new_policy() {
+    let world = world("mx.example.test").await;
+    world.dns.add("_mta-sts.example.test TXT v=STSv1; id=1;");
+    world.https.say("200 OK", "text/plain", &policy("enforce", "mail.example.test"));
+    let relay = world.relay();
+    assert!(send(&relay).await.0.starts_with("deferred"));
+    // The same id: nothing is fetched, though the policy host has another by now.
+    world.https.say("200 OK", "text/plain", &policy("enforce", "mx.example.test"));
+    assert!(send(&relay).await.0.starts_with("deferred"));
+    world.dns.0.remove("_mta-sts.example.test");
+    world.dns.add("_mta-sts.example.test TXT v=STSv1; id=2;");
+    assert_eq!(send(&relay).await.1, "TLSv1.3 mta-sts");
+    assert_eq!(world.https.requests().len(), 2);
+    // `none` takes it back.
+    world.https.say("200 OK", "text/plain", &policy("none", "mx.example.test"));
+    world.dns.0.remove("_mta-sts.example.test");
+    world.dns.add("_mta-sts.example.test TXT v=STSv1; id=3;");
+    assert_eq!(send(&relay).await.1, "TLSv1.3 opportunistic");
+}
