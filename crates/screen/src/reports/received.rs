@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mail_auth::report::{ActionDisposition, DmarcResult, Report};
+use mail_parser::parsers::MessageStream;
 use mail_parser::{MessageParser, MimeHeaders, PartType};
 use pillarbox_directory::{Directory, DirectoryError};
 use pillarbox_message::header::first;
@@ -89,13 +90,16 @@ pub struct ReceivedRow {
     pub disposition: String,
 }
 
-/// Whether a message calls itself an aggregate report (RFC 9990 §3.3: the subject's form).
+/// Whether a message calls itself an aggregate report (RFC 9990 §3.3: the subject's form, perhaps in encoded words).
 pub fn looks_like_report(message: &[u8]) -> bool {
-    message.len() <= MESSAGE
-        && first(message, "Subject").is_some_and(|subject| {
-            let text = subject.text().to_ascii_lowercase();
-            text.contains("report domain:") && text.contains("submitter:")
-        })
+    if message.len() > MESSAGE {
+        return false;
+    }
+    let Some(field) = first(message, "Subject") else { return false };
+    let line = [field.value, b"\r\n"].concat();
+    let subject = MessageStream::new(&line).parse_unstructured();
+    let subject = subject.as_text().unwrap_or_default().to_ascii_lowercase();
+    subject.contains("report domain:") && subject.contains("submitter:")
 }
 
 /// Reads a report and keeps it, if it is about a domain of ours and new. `None`: it was known already.

@@ -122,8 +122,9 @@ impl Server {
                 if let Some(mut answer) = answer {
                     if answer.len() > 1232 {
                         answer[2] |= 2; // truncated: ask by TCP
-                        answer.truncate(12);
-                        answer[4..12].fill(0);
+                        let question = 12 + answer[12..].iter().position(|octet| *octet == 0).expect("a name") + 5;
+                        answer.truncate(question);
+                        answer[6..12].fill(0);
                     }
                     let _ = udp.send_to(&answer, peer).await;
                 }

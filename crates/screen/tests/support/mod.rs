@@ -4,3 +4,5 @@
 
 pub mod data;
 pub mod dns;
+pub mod milter;
+pub mod session;
