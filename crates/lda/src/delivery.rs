@@ -179,6 +179,7 @@ impl<'a> Batch<'a> {
                     Entry::Vacant(fresh) => fresh.insert(EarlierWork::list(place)?),
                 };
                 if listing.settle(place, &name, &head, content)?.is_some() {
+                    metrics::counter!("pillarbox_lda_found_stored_total").increment(1);
                     return Ok(());
                 }
             }
@@ -202,6 +203,7 @@ impl<'a> Batch<'a> {
         if let (Some(limit), Some((_, before))) = (limit, &account)
             && before.bytes.saturating_add(size) > limit
         {
+            metrics::counter!("pillarbox_lda_over_quota_total").increment(1);
             return Err(Refused::Full);
         }
         let stored = match handle.store(&name, &head, content, &Place::New, None) {
@@ -212,6 +214,8 @@ impl<'a> Batch<'a> {
             }
             other => other?,
         };
+        metrics::counter!("pillarbox_lda_stored_total").increment(1);
+        metrics::counter!("pillarbox_lda_stored_octets_total").increment(stored.sizes.stored);
         if let Some((mut account, before)) = account {
             let counted = account.add(stored.sizes.stored, 1).and_then(|()| match limit {
                 Some(limit) => {

@@ -76,6 +76,7 @@ impl Replier<'_> {
         out.body = needs.body;
         out.smtputf8 = needs.utf8_header || !sender.is_ascii();
         out.source.door = Door::Internal;
+        metrics::counter!("pillarbox_lda_vacation_replies_total").increment(1);
         (self.hooks.submit)(out, reply).await;
     }
 

@@ -6,7 +6,8 @@ mod common;
 
 use common::{House, envelope, mailbox, user};
 use pillarbox_directory::{Quota, UserRecord};
-use pillarbox_queue::Outcome;
+use pillarbox_queue::fake::FakeQueue;
+use pillarbox_queue::{Body, Destination, Outcome, Transport};
 
 const BOB: &str = "bob@example.org";
 
@@ -169,4 +170,28 @@ async fn a_user_is_warned_once_at_each_mark() {
     // Replayed, the message that crossed the mark is found and warns of nothing.
     house.replay(envelope(10, "", &[BOB]), body(9_000)).await;
     assert_eq!(warnings(&house).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn several_runs_into_one_new_mailbox_lose_no_message_and_no_count() {
+    let house = House::new().await;
+    house.put(bob(1 << 30)).await;
+    let queue = FakeQueue::new();
+    for id in 0..400 {
+        let mut mail = envelope(id, "", &[BOB]);
+        mail.junk = id % 2 == 0;
+        drop(queue.push(mail, vec![0], Body::from_bytes(body(10).into_bytes())));
+    }
+    let runs: Vec<_> = (0..4)
+        .map(|_| {
+            let (transport, feed) = (std::sync::Arc::clone(&house.transport), queue.feed());
+            tokio::spawn(async move { transport.run(Destination("maildir".into()), feed).await })
+        })
+        .collect();
+    for run in runs {
+        run.await.unwrap();
+    }
+    assert_eq!((house.names(BOB, "new").len(), house.names(BOB, ".Junk/new").len()), (200, 200));
+    let used = house.transport.quota().used(&mailbox(BOB)).await.unwrap();
+    assert_eq!((used.bytes, used.count), (house.stored() * 2, 400), "{}", house.sizes());
 }

@@ -24,7 +24,7 @@ use state::Done;
 pub use mbox::Quoting;
 
 /// Messages that are made durable together.
-const BATCH: usize = 256;
+const BATCH: usize = 1024;
 /// Failures that are told one by one.
 const FAILURES: usize = 100;
 

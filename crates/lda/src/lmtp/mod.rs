@@ -82,6 +82,9 @@ impl Client<'_> {
                 };
                 let dsn = connection.as_ref().is_some_and(|connection| connection.capabilities.dsn);
                 for ((at, recipient), reply) in group.iter().zip(replies) {
+                    if reply.is_positive() {
+                        metrics::counter!("pillarbox_lda_lmtp_accepted_total").increment(1);
+                    }
                     if let (true, Some(Ok(Some(user)))) = (reply.is_positive(), users.get(&recipient.address)) {
                         self.transport.stored(&delivery.envelope, &delivery.body, recipient, user).await;
                     }

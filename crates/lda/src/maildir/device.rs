@@ -31,6 +31,8 @@ pub struct Device {
     remote: bool,
     dirty: AtomicBool,
     failed: AtomicBool,
+    /// Held while a sync is under way, so that whoever asks meanwhile waits for it instead of taking its word in advance.
+    syncing: Mutex<()>,
 }
 
 /// All file systems that mail was stored on.
@@ -58,6 +60,7 @@ impl Device {
     /// After one failure it fails for ever: the kernel marks pages it could not write as clean, so a second success would prove nothing. A restart
     /// replays the journal and compares each file anew.
     fn sync(&self) -> io::Result<()> {
+        let _syncing = self.syncing.lock();
         if self.failed.load(Ordering::Acquire) {
             return Err(io::Error::other("an earlier sync of the mail folder failed; restart to check and repeat the deliveries since"));
         }
@@ -83,9 +86,18 @@ impl Devices {
             return Ok(Arc::clone(device));
         }
         let remote = REMOTE.contains(&fstatfs(directory)?.f_type);
-        let device = Arc::new(Device { fd: directory.try_clone()?, remote, dirty: AtomicBool::new(false), failed: AtomicBool::new(false) });
+        let (fd, dirty, failed) = (directory.try_clone()?, AtomicBool::new(false), AtomicBool::new(false));
+        let device = Arc::new(Device { fd, remote, dirty, failed, syncing: Mutex::new(()) });
         known.insert(number, Arc::clone(&device));
         Ok(device)
+    }
+
+    /// Takes the file system of `directory` for one of another host.
+    #[cfg(test)]
+    pub(crate) fn pretend_remote(&self, directory: &OwnedFd) {
+        let number = fstat(directory).unwrap().st_dev;
+        let (fd, dirty, failed) = (directory.try_clone().unwrap(), AtomicBool::new(false), AtomicBool::new(false));
+        self.known.lock().insert(number, Arc::new(Device { fd, remote: true, dirty, failed, syncing: Mutex::new(()) }));
     }
 
     /// Makes everything stored so far survive a power cut. Blocking.

@@ -126,14 +126,18 @@ impl MailRoot {
     /// # Errors
     /// As for [`MailRoot::inbox`].
     pub fn create(&self, user: &Mailbox) -> Result<(), StoreError> {
-        if let Some(inbox) = self.inbox(user, Missing::Create)? {
-            let up = |errno| StoreError::errno("syncing", inbox.path.display().to_string(), errno);
-            fsync(&inbox.base).map_err(up)?;
-            let mut at = inbox.path.as_path();
-            while let Some(parent) = at.parent() {
-                fsync(&self.walk(parent, Missing::Report)?.ok_or_else(|| up(Errno::NOENT))?).map_err(up)?;
-                at = parent;
-            }
+        match self.inbox(user, Missing::Create)? {
+            Some(inbox) => self.sync_way(&inbox.path),
+            None => Ok(()),
+        }
+    }
+
+    /// Syncs a directory below the mail folder and all those above it.
+    fn sync_way(&self, path: &Path) -> Result<(), StoreError> {
+        let failed = |errno| StoreError::errno("syncing", path.display().to_string(), errno);
+        for path in path.ancestors() {
+            let directory = self.walk(path, Missing::Report)?.ok_or_else(|| failed(Errno::NOENT))?;
+            fsync(&directory).map_err(failed)?;
         }
         Ok(())
     }
@@ -158,7 +162,12 @@ impl MailRoot {
             other => other?,
         };
         let Some(handle) = opened.map(Arc::new) else { return Ok(None) };
-        self.open.lock().put(path, Arc::clone(&handle));
+        let mut open = self.open.lock();
+        // Another thread may have been quicker. All must share one handle, since its locks keep them from counting past each other.
+        if let Some(kept) = open.get(&path).filter(|kept| kept.identity == handle.identity) {
+            return Ok(Some(kept));
+        }
+        open.put(path, Arc::clone(&handle));
         Ok(Some(handle))
     }
 
@@ -176,7 +185,11 @@ impl MailRoot {
             ((Some(tmp), Some(new), Some(_)), _) => (tmp, new),
             (_, Missing::Report) => return Ok(None),
             (_, Missing::Create) => {
-                create_maildir(&base, path, &device, self.owner)?;
+                create_maildir(&base, path, self.owner)?;
+                device.mark_dirty();
+                if device.is_remote() {
+                    self.sync_way(path)?;
+                }
                 let gone = || StoreError::errno("opening", path.display().to_string(), Errno::NOENT);
                 let tmp = subdirectory(&base, path, "tmp")?.ok_or_else(gone)?;
                 let new = subdirectory(&base, path, "new")?.ok_or_else(gone)?;
@@ -231,9 +244,9 @@ fn subdirectory(base: &OwnedFd, path: &Path, name: &str) -> Result<Option<OwnedF
     }
 }
 
-/// Lets the `maildir` crate create `tmp`, `new` and `cur`, and closes its gaps: modes whatever the umask, no link followed (the caller opens each with
-/// `O_NOFOLLOW` afterwards), and synced where one `syncfs` later on would not reach them.
-fn create_maildir(base: &OwnedFd, path: &Path, device: &Device, owner: Owner) -> Result<(), StoreError> {
+/// Lets the `maildir` crate create `tmp`, `new` and `cur`, and closes its gaps: modes whatever the umask, and no link followed (the caller opens each with
+/// `O_NOFOLLOW` afterwards).
+fn create_maildir(base: &OwnedFd, path: &Path, owner: Owner) -> Result<(), StoreError> {
     let failed = |source| StoreError::Io { doing: "creating", what: path.display().to_string(), source };
     reader(base).create_dirs().map_err(failed)?;
     for name in maildir::MAILDIR_FOLDER_LIST {
@@ -243,10 +256,6 @@ fn create_maildir(base: &OwnedFd, path: &Path, device: &Device, owner: Owner) ->
                 fchown(&fd, Some(uid), Some(gid)).map_err(|errno| failed(errno.into()))?;
             }
         }
-    }
-    device.mark_dirty();
-    if device.is_remote() {
-        fsync(base).map_err(|errno| failed(errno.into()))?;
     }
     Ok(())
 }

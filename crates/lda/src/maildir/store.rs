@@ -184,3 +184,51 @@ fn set_date(file: &OwnedFd, date: SystemTime) -> Result<(), Errno> {
     };
     futimens(file, &Timestamps { last_access: at, last_modification: at })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maildir::{EarlierWork, HostLabel, MailRoot, Missing};
+    use pillarbox_queue::QueueId;
+
+    #[test]
+    fn on_a_file_server_every_step_syncs_by_itself_and_the_result_is_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = MailRoot::open(folder.path()).unwrap();
+        root.devices().pretend_remote(&std::fs::File::open(folder.path()).unwrap().into());
+        let user = "bob@example.org".parse().unwrap();
+        let inbox = root.inbox(&user, Missing::Create).unwrap().unwrap();
+        assert!(inbox.device.is_remote());
+        let name = UniqueName::new(QueueId(1), 1_700_000_000_000, &user, "", &HostLabel::new("h"));
+        let content = Content::Memory { body: b"x\n", sizes: Sizes { stored: 2, virtual_size: 3 } };
+        let stored = inbox.store(&name, b"H: y\n", &content, &Place::New, None).unwrap();
+        assert_eq!(stored.sizes, Sizes { stored: 7, virtual_size: 9 });
+        let path = folder.path().join("example.org/bob/Maildir/new").join(&stored.file_name);
+        assert_eq!(std::fs::read(&path).unwrap(), b"H: y\nx\n");
+        let settle = || EarlierWork::list(&inbox).unwrap().settle(&inbox, &name, b"H: y\n", &content).unwrap().unwrap();
+        assert!(settle().found);
+        std::fs::write(&path, "").unwrap();
+        assert!(!settle().found && settle().found);
+        root.devices().sync().unwrap();
+    }
+
+    #[test]
+    fn a_failed_body_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = MailRoot::open(folder.path()).unwrap();
+        let user = "bob@example.org".parse().unwrap();
+        let inbox = root.inbox(&user, Missing::Create).unwrap().unwrap();
+        let name = UniqueName::new(QueueId(1), 1_700_000_000_000, &user, "", &HostLabel::new("h"));
+        let broken = || Err(io::Error::other("gone"));
+        let result = inbox.store(&name, b"", &Content::Stream(&broken), &Place::New, None);
+        assert!(matches!(result, Err(StoreError::Body(_))));
+        let left = |sub: &str| std::fs::read_dir(folder.path().join("example.org/bob/Maildir").join(sub)).unwrap().count();
+        assert_eq!((left("tmp"), left("new")), (0, 0));
+    }
+
+    #[test]
+    fn flags_are_sorted_letters() {
+        assert_eq!(Place::Cur { flags: "SF:2,/../S".into() }.info(), ":2,FS");
+        assert_eq!(Place::New.info(), "");
+    }
+}

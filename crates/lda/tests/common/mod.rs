@@ -22,6 +22,8 @@ pub type Submitted = Arc<Mutex<Vec<(Envelope, Vec<u8>)>>>;
 
 pub struct House {
     pub folder: tempfile::TempDir,
+    /// The mail folder.
+    pub mail: PathBuf,
     pub directory: Arc<MemoryDirectory>,
     pub transport: Arc<MailboxTransport>,
     /// What was handed to `Hooks::submit`.
@@ -83,7 +85,7 @@ impl House {
         hooks.lmtp_patience = Duration::ZERO;
         hooks.now = Arc::new(move || SystemTime::UNIX_EPOCH + Duration::from_secs(*time.lock()));
         let transport = MailboxTransport::new(&config, Arc::clone(&directory) as Arc<dyn Directory>, hooks).await.unwrap();
-        Self { folder, directory, transport, submitted, clock }
+        Self { mail: config.paths.mail, folder, directory, transport, submitted, clock }
     }
 
     pub async fn put(&self, user: UserRecord) {
@@ -114,7 +116,7 @@ impl House {
     }
 
     pub fn maildir(&self, user: &str) -> PathBuf {
-        self.folder.path().join("mail").join(pillarbox_lda::maildir::maildir_path(&mailbox(user)).unwrap())
+        self.mail.join(pillarbox_lda::maildir::maildir_path(&mailbox(user)).unwrap())
     }
 
     /// File names in a subdirectory of a user's Maildir, sorted; none when it is missing.
