@@ -90,6 +90,11 @@ impl Ids {
         QueueId(next(last).unwrap_or(wished))
     }
 
+    /// None given out from now on will be `last` or below.
+    pub(crate) fn raise(&self, last: u64) {
+        self.last.fetch_max(last, Ordering::Relaxed);
+    }
+
     /// The last one given out.
     pub(crate) fn last(&self) -> u64 {
         self.last.load(Ordering::Relaxed)

@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod adopt;
 pub mod body;
 mod body_writer;
 pub mod clock;
@@ -25,6 +26,7 @@ mod serve;
 mod start;
 pub mod transport;
 
+pub use adopt::{AdoptError, Adopted};
 pub use body::Body;
 pub use body_writer::BodyWriter;
 pub use envelope::{Door, Envelope, Recipient, Route, Source, Status, UnixMillis};

@@ -130,11 +130,18 @@ impl Queue {
     /// When the caller goes away before the answer, the message may have been taken or not, as with any lost answer.
     pub async fn accept(&self, envelope: Envelope, body: Body) -> Result<QueueId, AcceptError> {
         self.admission()?;
-        self.accept_with(envelope, body, &[]).await
+        self.accept_with(envelope, body, &[], false).await
     }
 
-    /// [`Queue::accept`] without asking for room, together with notes that are true once it is durable.
-    pub(crate) async fn accept_with(&self, mut envelope: Envelope, body: Body, notes: &[Note]) -> Result<QueueId, AcceptError> {
+    /// [`Queue::accept`] without asking for room, together with notes that are true once it is durable. `replayed`: another process may have
+    /// delivered some of it.
+    pub(crate) async fn accept_with(
+        &self,
+        mut envelope: Envelope,
+        body: Body,
+        notes: &[Note],
+        replayed: bool,
+    ) -> Result<QueueId, AcceptError> {
         if envelope.recipients.is_empty() {
             return Err(AcceptError::NoRecipient);
         }
@@ -159,7 +166,7 @@ impl Queue {
                 (NewMessage { kind: Kind::FileMessage, head, rest: [prefix.clone(), Bytes::new()] }, body, prefix, Some(file))
             }
         };
-        let pending = Pending { queue: self, parts: Some((envelope, body, prefix, file)) };
+        let pending = Pending { queue: self, parts: Some(Parts { envelope, body, prefix, file, replayed }) };
         let mut waiting = Waiting { pending, answer: self.journal.append(message, notes), done: false };
         let result = (&mut waiting.answer).await;
         waiting.done = true;
@@ -229,7 +236,8 @@ impl Queue {
     }
 
     /// Puts a durable message into the schedule.
-    fn take_over(&self, envelope: Envelope, body: Body, prefix: Bytes, file: Option<Arc<BodyFile>>, placed: Placed) {
+    fn take_over(&self, parts: Parts, placed: Placed) {
+        let Parts { envelope, body, prefix, file, replayed } = parts;
         let now = self.clock.now();
         let stored = match file {
             Some(_) => body.clone(),
@@ -249,7 +257,7 @@ impl Queue {
         };
         let names = self.transports.names(&envelope);
         let (id, deliver_by) = (envelope.id, self.times.deliver_by(&envelope));
-        let new = NewLive { envelope, body, place: Place::Journal { hold: placed.hold, stored }, replayed: false };
+        let new = NewLive { envelope, body, place: Place::Journal { hold: placed.hold, stored }, replayed };
         let mut state = self.state.lock();
         let touched = state.insert(new, &names, now);
         state.fresh.push_back((now, id));
@@ -270,13 +278,22 @@ fn head(envelope: &Envelope, file: Option<&FileRef>) -> Result<Bytes, AcceptErro
 /// A message on its way into the journal.
 struct Pending<'a> {
     queue: &'a Queue,
-    parts: Option<(Envelope, Body, Bytes, Option<Arc<BodyFile>>)>,
+    parts: Option<Parts>,
+}
+
+/// What the schedule needs of a message once it is durable.
+struct Parts {
+    envelope: Envelope,
+    body: Body,
+    prefix: Bytes,
+    file: Option<Arc<BodyFile>>,
+    replayed: bool,
 }
 
 impl Pending<'_> {
     fn insert(&mut self, placed: Placed) {
-        if let Some((envelope, body, prefix, file)) = self.parts.take() {
-            self.queue.take_over(envelope, body, prefix, file, placed);
+        if let Some(parts) = self.parts.take() {
+            self.queue.take_over(parts, placed);
         }
     }
 }
@@ -299,8 +316,7 @@ impl Drop for Waiting<'_> {
         let runtime = queue.runtime.clone();
         runtime.spawn(async move {
             if let Ok(Ok(placed)) = answer.await {
-                let (envelope, body, prefix, file) = parts;
-                queue.take_over(envelope, body, prefix, file, placed);
+                queue.take_over(parts, placed);
             }
         });
     }

@@ -131,7 +131,7 @@ impl Queue {
         let report_id = report.id;
         let fates: Vec<(u16, Status)> = failures(&job.news).map(|n| (u16::try_from(n).unwrap_or(u16::MAX), Status::Failed)).collect();
         let notes = if fates.is_empty() { vec![] } else { vec![Note::Settled(id, fates)] };
-        self.accept_with(report, Body::from_bytes(text), &notes).await?;
+        self.accept_with(report, Body::from_bytes(text), &notes, false).await?;
         let action = recipients.iter().map(|r| r.action).min().unwrap_or(Action::Failed);
         tracing::info!(%id, report = %report_id, to = %printable(sender.to_string().as_bytes()), action = action.keyword(), "the sender is told");
         metrics::counter!("pillarbox_queue_reports_total", "action" => action.keyword()).increment(1);

@@ -37,6 +37,9 @@ pub enum OpenError {
     /// Another process has it.
     #[error("the queue in {} is in use by another process", .0.display())]
     InUse(PathBuf),
+    /// Another node has taken over its messages, or some of them.
+    #[error("the queue in {} was being adopted by another node; adopt it there to the end, or restore it from a backup", .0.display())]
+    Adopted(PathBuf),
     /// A newer program wrote some of it.
     #[error("{0}")]
     Newer(String),
@@ -182,6 +185,9 @@ fn open(
         disk.sync_dir(path).map_err(io_error(path))?;
     }
     let lock = lock(&folder)?;
+    if folder.join(crate::adopt::ADOPTED).exists() {
+        return Err(OpenError::Adopted(folder));
+    }
     let aside = folder.join("damaged");
 
     let mut found = replay(&disk, &folder.join("journal"), &aside, &boot)?;
@@ -196,7 +202,7 @@ fn open(
     let deferred = Deferred::new(Arc::clone(&disk), folder.join("deferred"));
     let now = clock.now();
     let state = Mutex::new(State::new(transports.clone()));
-    let mut parked = index_parked(&folder, &deferred, &state, &times, now)?;
+    let mut parked = index_parked(&folder, &deferred, &state, &times, &found, now)?;
     found.last_id = found.last_id.max(parked.last_id);
     parked.damaged.append(&mut found.damaged);
 
@@ -269,12 +275,13 @@ fn open(
     Ok((queue, deadline_receiver))
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {
+pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {
     let path = path.display().to_string();
     move |error| OpenError::Io { path, error }
 }
 
-fn lock(folder: &Path) -> Result<File, OpenError> {
+/// Makes sure that no other process has the folder, for as long as the file is held.
+pub(crate) fn lock(folder: &Path) -> Result<File, OpenError> {
     let path = folder.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io_error(&path))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
@@ -293,7 +300,14 @@ struct ParkedMail {
 }
 
 /// Fills the schedule with what is parked.
-fn index_parked(folder: &Path, deferred: &Deferred, state: &Mutex<State>, times: &Times, now: UnixMillis) -> Result<ParkedMail, OpenError> {
+fn index_parked(
+    folder: &Path,
+    deferred: &Deferred,
+    state: &Mutex<State>,
+    times: &Times,
+    found: &Replay,
+    now: UnixMillis,
+) -> Result<ParkedMail, OpenError> {
     let index = Index::load(&index_path(folder));
     let transports = state.lock().transports().clone();
     let totals = Mutex::new((0u64, 0usize, 0usize));
@@ -317,7 +331,7 @@ fn index_parked(folder: &Path, deferred: &Deferred, state: &Mutex<State>, times:
         }
         state.lock().insert_parked(id, parked, &names, now);
     };
-    let damaged = scan(deferred, &index, &folder.join("damaged"), take)?;
+    let damaged = scan(deferred, &index, &folder.join("damaged"), &|envelope| is_finished(found, envelope), take)?;
     let (last_id, count, known) = totals.into_inner();
     Ok(ParkedMail { last_id, count, known, damaged })
 }
@@ -385,6 +399,30 @@ fn sweep_spool(disk: &Arc<dyn Disk>, spool: &Path, messages: &[Recovered]) -> Re
     Ok(())
 }
 
+/// Whether the journal knows that nothing is left to do for a parked message.
+pub(crate) fn is_finished(found: &Replay, envelope: &Envelope) -> bool {
+    let mut envelope = envelope.clone();
+    let id = envelope.id;
+    merge(&mut envelope, found.added.get(&id).map_or(&[], Vec::as_slice), found.fates.get(&id).map_or(&[], Vec::as_slice));
+    envelope.recipients.iter().all(|r| r.status.is_settled())
+}
+
+/// Brings an envelope up to what the journal knows of its recipients.
+pub(crate) fn merge(envelope: &mut Envelope, added: &[Recipient], fates: &[(u16, Status)]) {
+    for recipient in added {
+        let known =
+            |r: &Recipient| r.address == recipient.address && r.route == recipient.route && r.reverse_path == recipient.reverse_path;
+        if !envelope.recipients.iter().any(known) {
+            envelope.recipients.push(recipient.clone());
+        }
+    }
+    for (index, status) in fates {
+        if let Some(recipient) = envelope.recipients.get_mut(usize::from(*index)).filter(|r| !r.status.is_settled()) {
+            recipient.status = *status;
+        }
+    }
+}
+
 /// What the journal knew of a parked message: what is left of it, or nothing.
 enum Change {
     Updated(Box<Envelope>),
@@ -405,18 +443,7 @@ fn bring_up_to_date(deferred: &Deferred, found: &mut Replay, doubles: &[Recovere
         // One that cannot be read was set aside by the scan.
         let Ok(mut envelope) = deferred.read(id) else { continue };
         let before = envelope.clone();
-        for recipient in added.get(&id).into_iter().flatten() {
-            let known =
-                |r: &Recipient| r.address == recipient.address && r.route == recipient.route && r.reverse_path == recipient.reverse_path;
-            if !envelope.recipients.iter().any(known) {
-                envelope.recipients.push(recipient.clone());
-            }
-        }
-        for (index, status) in fates.get(&id).into_iter().flatten() {
-            if let Some(recipient) = envelope.recipients.get_mut(usize::from(*index)).filter(|r| !r.status.is_settled()) {
-                recipient.status = *status;
-            }
-        }
+        merge(&mut envelope, added.get(&id).map_or(&[], Vec::as_slice), fates.get(&id).map_or(&[], Vec::as_slice));
         if envelope.recipients.iter().all(|r| r.status.is_settled()) {
             changes.push(Change::Finished(id));
         } else if envelope != before {

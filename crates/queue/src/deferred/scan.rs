@@ -33,11 +33,13 @@ pub(crate) enum ScanError {
 }
 
 /// Goes through the folder with as many threads as there are cores and calls `take` for each message, in no order. Files that cannot be
-/// used are moved to `aside`, and said so in the answer; what an unfinished parking or removal left is removed.
+/// used are moved to `aside`, and said so in the answer; what an unfinished parking or removal left is removed. `finished` says of an
+/// envelope whether the journal knows that nothing is left to do.
 pub(crate) fn scan(
     deferred: &Deferred,
     index: &Index,
     aside: &Path,
+    finished: &(dyn Fn(&Envelope) -> bool + Sync),
     take: impl Fn(&Index, Scanned) + Sync,
 ) -> Result<Vec<String>, ScanError> {
     let root = deferred.root();
@@ -59,7 +61,7 @@ pub(crate) fn scan(
     std::thread::scope(|scope| {
         let work = move || -> Result<(), ScanError> {
             while let Some(folder) = folders.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let job = Folder { deferred, index, aside, damaged: damaged_ref };
+                let job = Folder { deferred, index, aside, finished, damaged: damaged_ref };
                 job.scan(folder, take)?;
             }
             Ok(())
@@ -77,6 +79,7 @@ struct Folder<'a> {
     deferred: &'a Deferred,
     index: &'a Index,
     aside: &'a Path,
+    finished: &'a (dyn Fn(&Envelope) -> bool + Sync),
     damaged: &'a Mutex<Vec<String>>,
 }
 
@@ -103,7 +106,12 @@ impl Folder<'_> {
         }
         for id in envelopes {
             if !messages.remove(&id) {
-                self.set_aside(id, "its message is missing")?;
+                // A power cut may undo the first of two removals and not the second.
+                let path = self.deferred.path(id, "json");
+                match read_envelope(&path) {
+                    Ok(envelope) if (self.finished)(&envelope) => remove_if_there(&*self.deferred.disk, &path).map_err(failed)?,
+                    _ => self.set_aside(id, "its message is missing")?,
+                }
                 continue;
             }
             self.envelope(id, take)?;
@@ -196,7 +204,7 @@ mod tests {
 
     fn run(deferred: &Deferred, dir: &tempfile::TempDir) -> (Vec<u64>, Vec<String>) {
         let found = Mutex::new(Vec::new());
-        let damaged = scan(deferred, &Index::default(), &dir.path().join("damaged"), |_, scanned| match scanned {
+        let damaged = scan(deferred, &Index::default(), &dir.path().join("damaged"), &|_| false, |_, scanned| match scanned {
             Scanned::Read(envelope) => found.lock().push(envelope.id.0 >> 10),
             Scanned::Known(..) => panic!("there is no index"),
         })
@@ -238,7 +246,7 @@ mod tests {
         let (dir, deferred) = set_up();
         park(&deferred, 1..2);
         fs::write(deferred.path(QueueId(1 << 10), "json"), r#"{"format": 99, "envelope": {}}"#).unwrap();
-        let result = scan(&deferred, &Index::default(), dir.path(), |_, _| {});
+        let result = scan(&deferred, &Index::default(), dir.path(), &|_| false, |_, _| {});
         assert!(matches!(result, Err(ScanError::Newer { format: 99, .. })));
     }
 

@@ -277,13 +277,16 @@ impl Gathered {
                     continue;
                 }
             };
-            envelope.recipients.extend(self.added.remove(&id).into_iter().flatten());
-            for (index, status) in out.fates.remove(&id).into_iter().flatten() {
-                if let Some(recipient) = envelope.recipients.get_mut(usize::from(index)) {
-                    recipient.status = status;
+            envelope.recipients.extend(self.added.get(&id).into_iter().flatten().cloned());
+            for (index, status) in out.fates.get(&id).into_iter().flatten() {
+                if let Some(recipient) = envelope.recipients.get_mut(usize::from(*index)) {
+                    recipient.status = *status;
                 }
             }
+            // What is known of a finished one stays known: it may have been parked, and its files not be gone yet.
             if !envelope.recipients.iter().all(|r| r.status.is_settled()) {
+                out.fates.remove(&id);
+                self.added.remove(&id);
                 out.messages.push(Recovered { envelope, body, hold: Hold::new(segment) });
             }
         }

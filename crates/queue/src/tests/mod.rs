@@ -1,5 +1,6 @@
 //! The queue as a whole, with scripted deliverers and a clock that is moved by hand.
 
+mod adopted;
 mod crash;
 mod journalled;
 mod operated;

@@ -143,3 +143,37 @@ async fn local_mail_is_synced_before_its_files_go() {
     assert_eq!(house.parked_files(), 0);
     assert!(house.local.syncs.load(Ordering::SeqCst) > before);
 }
+
+#[tokio::test]
+async fn a_parking_that_the_journal_did_not_hear_of_and_an_end_that_it_did() {
+    // Killed after a message was parked and finished, before either was noted where the other could see it.
+    use crate::journal::{Journal, Kind, NewMessage, Note, Pool, Start, message_head};
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let config = config(dir.path());
+    let folder = config.paths.state.join("queue");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    for path in ["journal", "deferred"] {
+        std::fs::create_dir_all(folder.join(path)).unwrap();
+    }
+    let pool = Arc::new(Pool::new(disk.clone(), folder.join("journal"), 1 << 20, 1, vec![]));
+    let start = Start { boot: "boot".into(), last_id: 0, version: "test".into() };
+    let journal = Journal::start(disk.clone(), pool, start, vec![], Arc::new(crate::id::Ids::after(0))).unwrap();
+    let deferred = crate::deferred::Deferred::new(disk, folder.join("deferred"));
+    for id in [1, 2] {
+        let to = Recipient::new("eve@far.example".parse().unwrap(), Route::Relay);
+        let envelope = Envelope { received: T0, ..Envelope::new(QueueId(id << 20), "ada@example.net".parse().unwrap(), vec![to]) };
+        let head = message_head(&envelope, None).unwrap();
+        let message = NewMessage { kind: Kind::Message, head, rest: [Bytes::new(), Bytes::from_static(b"x")] };
+        drop(journal.append(message, &[]).await.unwrap().unwrap());
+        deferred.park(&[(envelope, Body::from_bytes("x"))]).unwrap();
+    }
+    journal.note_now(&Note::Settled(QueueId(1 << 20), vec![(0, Status::Relayed)]));
+    drop(journal);
+    let (local, relay) = (Scripted::new(delivered), Scripted::new(relayed));
+    let house = House::open(dir, config, Arc::new(ManualClock::at(T0)), Arc::new(RealDisk), "boot", local, relay).await;
+    house.until_empty().await;
+    assert_eq!(house.relay.got.lock().iter().map(|g| g.id).collect::<Vec<_>>(), [QueueId(2 << 20)], "one is finished, the other is one");
+    house.keep().await;
+    house.keep().await;
+    assert_eq!(house.parked_files(), 0);
+}

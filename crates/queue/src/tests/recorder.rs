@@ -211,6 +211,7 @@ pub(crate) fn crash(ops: &[Op], crash: Crash, root: &Path, to: &Path) -> Left {
     }
     let by_fs = |n: usize| last_fs.is_some_and(|last| n < last);
     let mut files: HashMap<u64, Vec<u8>> = HashMap::new();
+    let mut sizes: HashMap<u64, u64> = HashMap::new();
     let mut names: BTreeMap<PathBuf, u64> = BTreeMap::new();
     let (mut acked, mut held) = (HashSet::new(), HashSet::new());
     let (mut mailbox, mut taken) = (HashSet::new(), HashSet::new());
@@ -218,7 +219,7 @@ pub(crate) fn crash(ops: &[Op], crash: Crash, root: &Path, to: &Path) -> Left {
     for (n, op) in ops.iter().enumerate() {
         let in_dir = |path: &Path| by_fs(n) || synced_dir.get(&*parent(path)).is_some_and(|last| n < *last);
         match op {
-            Op::Preallocate { inode, len } => files.entry(*inode).or_default().resize(*len as usize, 0),
+            Op::Preallocate { inode, len } => _ = sizes.insert(*inode, *len),
             Op::Write { inode, offset, data } => {
                 let durable = by_fs(n) || synced_data.get(inode).is_some_and(|last| n < *last);
                 let whole = durable || keep(op);
@@ -249,11 +250,12 @@ pub(crate) fn crash(ops: &[Op], crash: Crash, root: &Path, to: &Path) -> Left {
         let target = to.join(path.strip_prefix(root).unwrap());
         std::fs::create_dir_all(parent(&target)).unwrap();
         let content = files.get(&inode).map(Vec::as_slice).unwrap_or_default();
-        // Trailing zeros are left to the file system, which is quick.
-        let used = content.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
         let mut file = std::fs::File::create(&target).unwrap();
-        file.write_all(&content[..used]).unwrap();
-        file.set_len(content.len() as u64).unwrap();
+        file.write_all(content).unwrap();
+        // Zeros that nobody wrote over are left to the file system, which is quick.
+        if let Some(size) = sizes.get(&inode) {
+            file.set_len(*size).unwrap();
+        }
     }
     Left { acked, held, mailbox, taken }
 }

@@ -1,0 +1,64 @@
+//! Taking over the queue of a node that is gone.
+
+use super::*;
+
+/// A node that died with mail journalled and parked, large and small, some recipients served.
+async fn dead() -> (House, Vec<QueueId>) {
+    let house = House::new().await;
+    house.relay.then(|got| if got.to[0].starts_with("done") { relayed(got) } else { busy(got) });
+    let mut ids = Vec::new();
+    ids.push(house.send(&["slow@far.example", "done@near.example"], "parked").await);
+    ids.push(house.queue.accept(house.envelope(&["slow@far.example"]), Body::from_bytes(vec![b'p'; 400_000])).await.unwrap());
+    house.until("they were tried", |h| h.queue.health().recipients == 2 && h.queue.health().runs == 0).await;
+    house.keep().await;
+    house.keep().await;
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    house.relay.then(move |got| Reaction::Wait(gate.clone(), Box::new(busy(got))));
+    ids.push(house.send(&["slow@else.example"], "journalled").await);
+    ids.push(house.queue.accept(house.envelope(&["slow@else.example"]), Body::from_bytes(vec![b'j'; 400_000])).await.unwrap());
+    let copied = Arc::new(tempfile::tempdir().unwrap());
+    copy(&house.dir.path().join("state"), &copied.path().join("state"));
+    (House { dir: copied, ..house }, ids)
+}
+
+#[tokio::test]
+async fn everything_unfinished_is_taken_over_once() {
+    let (dead, ids) = dead().await;
+    let folder = dead.dir.path().join("state/queue");
+    let house = House::new().await;
+    let adopted = house.queue.adopt(&folder).await.unwrap();
+    assert_eq!((adopted.messages, adopted.known, adopted.damaged.len()), (4, 0, 0));
+    assert!(!folder.exists() && adopted.folder.ends_with("queue.adopted"));
+    house.pass(120);
+    house.until_empty().await;
+    let mut got: Vec<(QueueId, String, usize, bool)> =
+        house.relay.got.lock().iter().map(|g| (g.id, g.to[0].clone(), g.body.len(), g.replayed)).collect();
+    got.sort();
+    let expected =
+        [(0, "slow@far.example", 6), (1, "slow@far.example", 400_000), (2, "slow@else.example", 10), (3, "slow@else.example", 400_000)];
+    let expected: Vec<_> = expected.iter().map(|(n, to, len)| (ids[*n], (*to).to_owned(), *len, true)).collect();
+    assert_eq!(got, expected);
+    assert!(house.queue.new_id() > ids[3]);
+}
+
+#[tokio::test]
+async fn an_adoption_that_was_interrupted_goes_on() {
+    let (dead, ids) = dead().await;
+    let folder = dead.dir.path().join("state/queue");
+    std::fs::write(folder.join("adopted"), format!("{}\n{}\n{}", ids[0], ids[2], &ids[3].to_string()[..5])).unwrap();
+    let mut config = dead.config.clone();
+    config.paths.state = dead.dir.path().join("state");
+    let transports = Transports { mailbox: dead.local.clone(), relay: dead.relay.clone() };
+    let refused = Queue::open(&config, transports, Arc::new(ToMailbox)).await;
+    assert!(matches!(refused, Err(OpenError::Adopted(_))), "half of it belongs to another node");
+    let house = House::new().await;
+    let adopted = house.queue.adopt(&folder).await.unwrap();
+    assert_eq!((adopted.messages, adopted.known), (2, 2));
+}
+
+#[tokio::test]
+async fn a_queue_in_use_is_not_adopted() {
+    let (house, other) = (House::new().await, House::new().await);
+    let refused = house.queue.adopt(&other.config.paths.state.join("queue")).await;
+    assert!(matches!(refused, Err(AdoptError::Open(OpenError::InUse(_)))));
+}
