@@ -22,4 +22,4 @@ pub mod tls;
 pub use accept::serve;
 pub use listener::{BindError, Listener, Socket};
 pub use local::{LocalMail, Refused};
-pub use service::{Ingest, MailboxCheck, Rooms, Settings, SettingsError};
+pub use service::{Ingest, MailboxCheck, ReportIntake, Rooms, Settings, SettingsError};

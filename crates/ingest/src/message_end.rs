@@ -63,7 +63,12 @@ impl Connection {
             if draft.recipients.iter().any(|r| r.route == Route::Relay) {
                 changes.forward_header = self.seal(draft, &arrived, &changes).await;
             }
+            let proven = changes.verdict.as_ref().is_some_and(|verdict| verdict.dmarc == Some("pass"));
+            let shown = (proven && arrived.whole).then(|| arrived.head.clone());
             ingest.take_in(&settings, &origin, draft, arrived, changes).await?;
+            if let Some(message) = shown {
+                ingest.rooms.reports.offer(message);
+            }
         }
         Ok(())
     }

@@ -27,6 +27,12 @@ pub trait MailboxCheck: Send + Sync {
     async fn admit(&self, user: &Mailbox, size: Option<u64>) -> Result<(), Reply>;
 }
 
+/// Is shown messages from outside that DMARC found to be what they claim, for aggregate reports among them. Must not block.
+pub trait ReportIntake: Send + Sync {
+    /// The whole message, as it came.
+    fn offer(&self, message: bytes::Bytes);
+}
+
 /// Everything a session calls on. Made once by the daemon.
 pub struct Rooms {
     /// Who is who.
@@ -39,6 +45,8 @@ pub struct Rooms {
     pub mailboxes: Arc<dyn MailboxCheck>,
     /// DKIM and ARC signatures.
     pub signer: Arc<Signer>,
+    /// Aggregate reports from others.
+    pub reports: Arc<dyn ReportIntake>,
     /// The certificates served.
     pub certificates: Arc<CertificateStore>,
 }

@@ -12,7 +12,7 @@ use pillarbox_control::{Admin, DaemonInfo};
 use pillarbox_directory::dovecot::{Dialect, DovecotFile, DovecotOptions};
 use pillarbox_directory::export::ExportKeeper;
 use pillarbox_directory::keeper::Keeper;
-use pillarbox_directory::{AuthPolicy, Authenticator, Directory, ResolvePolicy, SledDirectory, Srs};
+use pillarbox_directory::{AuthPolicy, Authenticator, Directory, PostgresDirectory, PostgresOptions, ResolvePolicy, SledDirectory, Srs};
 use pillarbox_ingest::certificates::{CertificateStore, write_private};
 use pillarbox_ingest::{Ingest, Listener, Rooms, Settings};
 use pillarbox_lda::MailboxTransport;
@@ -28,6 +28,7 @@ use crate::acme::{self, Orders};
 use crate::http::{self, Challenges, Site};
 use crate::info::Running;
 use crate::logging::Logging;
+use crate::reports;
 use crate::sockets::Bound;
 use crate::wiring::{InternalMail, LocalMailDoor, Mailboxes, QueueHooks, notices};
 
@@ -64,12 +65,14 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     let scram_decoy_key = rand_key();
     let settings = Settings::new(config.clone(), screen, rates, policy.load_full(), &certificates, scram_decoy_key)?;
     let shutdown = CancellationToken::new();
+    let signer = Signer::new(&config, directory.clone());
     let rooms = Rooms {
         directory: directory.clone(),
         authenticator: Arc::new(Authenticator::new(directory.clone(), AuthPolicy::from_config(&config))),
         queue: queue.clone(),
         mailboxes: Mailboxes::new(directory.clone(), mailboxes.quota()),
-        signer: Signer::new(&config, directory.clone()),
+        signer: signer.clone(),
+        reports: Arc::new(reports::Intake { directory: directory.clone(), relay: relay.clone() }),
         certificates: certificates.clone(),
     };
     let ingest = Ingest::new(rooms, settings, shutdown.clone());
@@ -120,6 +123,8 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     let admin = Arc::new(admin);
     let control = tokio::spawn(pillarbox_control::serve(admin.clone(), pillarbox_control::bind(&config.paths.runtime)?, shutdown.clone()));
     let drops = tokio::spawn(pillarbox_control::local_mail::watch(admin, shutdown.clone()));
+    let post = reports::Post { internal, signer, config: running.config.clone() };
+    tokio::spawn(reports::send(post, relay.clone(), directory.clone(), running.dns.clone(), shutdown.clone()));
     tokio::spawn(async move { relay.probe().await });
     tokio::spawn(acme::keep(orders, running.config.clone(), running.certificates.clone()));
     write_listeners(&config.paths.runtime, &running.listeners)?;
@@ -165,7 +170,11 @@ fn rand_key() -> [u8; 32] {
     rand::random()
 }
 
+/// The store that `[directory]` names. A damaged sled database was rebuilt from its export by the time this returns, and said so.
 async fn open_directory(config: &Config) -> anyhow::Result<Arc<dyn Directory>> {
+    if config.directory.backend == "postgres" {
+        return Ok(Arc::new(PostgresDirectory::connect(PostgresOptions::from_config(&config.directory)).await?));
+    }
     let path = config.paths.state.join("directory.sled");
     let opened = tokio::task::spawn_blocking(move || SledDirectory::open(&path)).await??;
     if let Some(rebuilt) = opened.rebuilt() {

@@ -8,6 +8,7 @@ mod http;
 mod info;
 mod logging;
 mod process;
+mod reports;
 mod sockets;
 mod wiring;
 

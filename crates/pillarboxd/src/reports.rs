@@ -1,0 +1,106 @@
+//! Aggregate reports: TLS (RFC 8460) and DMARC ones sent to those who ask for them, and those that others send us kept for `pillarbox report`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use pillarbox_config::Config;
+use pillarbox_directory::Directory;
+use pillarbox_ingest::ReportIntake;
+use pillarbox_message::header;
+use pillarbox_relay::Relay;
+use pillarbox_screen::{Dns, Signer, reports};
+use pillarbox_smtp::Mailbox;
+use tokio_util::sync::CancellationToken;
+
+use crate::wiring::{InternalMail, internal_envelope, now_millis};
+
+/// How often it is looked whether a day has ended.
+const LOOK: Duration = Duration::from_secs(3600);
+
+/// Signs and queues reports.
+#[derive(Clone)]
+pub(crate) struct Post {
+    pub(crate) internal: Arc<InternalMail>,
+    pub(crate) signer: Arc<Signer>,
+    pub(crate) config: Arc<ArcSwap<Config>>,
+}
+
+impl Post {
+    /// Queues a report under the null reverse path, signed where the sending domain has keys (RFC 8460 §5.3 wants that).
+    async fn send(&self, to: Mailbox, from: Option<Mailbox>, message: Vec<u8>) {
+        let domain = header::first(&message, "From")
+            .and_then(|field| pillarbox_message::address_list::mailboxes(field.value).into_iter().next())
+            .map(|author| author.domain);
+        let signature = match domain {
+            Some(domain) => self.signer.sign(&domain, Bytes::from(message.clone())).await.ok().flatten().unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let mut envelope = internal_envelope(to, now_millis());
+        if let Some(from) = from {
+            envelope.from = from.into();
+        }
+        self.internal.submit(envelope, [signature, message].concat()).await;
+    }
+}
+
+/// Sends both kinds until `stop`.
+pub(crate) async fn send(post: Post, relay: Arc<Relay>, directory: Arc<dyn Directory>, dns: Dns, stop: CancellationToken) {
+    let for_tls = post.clone();
+    let submit: pillarbox_relay::tlsrpt::Submit = Arc::new(move |report| {
+        let post = for_tls.clone();
+        Box::pin(async move {
+            post.send(report.to, None, report.message).await;
+            Ok(())
+        })
+    });
+    let tls = relay.background(stop.clone(), submit);
+    let dmarc = async {
+        while tokio::time::timeout(LOOK, stop.cancelled()).await.is_err() {
+            let config = post.config.load_full();
+            let from = format!("postmaster@{}", config.hostname).parse::<Mailbox>();
+            let (true, Ok(from)) = (config.screen.dmarc_reports, from) else { continue };
+            match reports::due(directory.as_ref(), &dns, &config.hostname, &from, now_millis() / 86_400_000).await {
+                Ok(outgoing) => {
+                    for report in outgoing {
+                        for to in report.to {
+                            post.send(to, Some(report.from.clone()), report.message.clone()).await;
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "DMARC reports could not be made; they are tried again"),
+            }
+        }
+    };
+    futures::future::join(tls, dmarc).await;
+}
+
+/// Keeps reports that arrive as mail; the mail itself is delivered all the same.
+pub(crate) struct Intake {
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) relay: Arc<Relay>,
+}
+
+impl ReportIntake for Intake {
+    fn offer(&self, message: Bytes) {
+        if !reports::looks_like_report(&message) {
+            return;
+        }
+        let (directory, relay) = (self.directory.clone(), self.relay.clone());
+        tokio::spawn(async move {
+            if header::first(&message, "TLS-Report-Domain").is_some() {
+                match relay.take_tls_report(message).await {
+                    Ok(kept) => tracing::info!(kept, "TLS reports were received"),
+                    Err(error) => tracing::info!(%error, "a message that looked like a TLS report holds none"),
+                }
+                return;
+            }
+            match reports::receive(directory.as_ref(), message).await {
+                Ok(Some(report)) => tracing::info!(domain = report.domain, "a DMARC report was received"),
+                Ok(None) => {}
+                Err(error) => tracing::info!(%error, "a message that looked like a DMARC report holds none"),
+            }
+        });
+    }
+}
