@@ -10,6 +10,7 @@ pub mod export;
 pub mod import;
 pub mod keeper;
 pub mod memory;
+mod open;
 pub mod ops;
 pub mod password;
 mod postgres;
@@ -23,10 +24,12 @@ pub mod store;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 mod tables;
+pub mod transfer;
 
 pub use auth::{AuthOutcome, AuthPolicy, Authenticator, GuessLimits, ScramOutcome};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use memory::MemoryDirectory;
+pub use open::open;
 pub use ops::OpsError;
 pub use postgres::{PostgresDirectory, PostgresOptions};
 pub use records::*;

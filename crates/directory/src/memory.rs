@@ -156,6 +156,10 @@ impl Directory for MemoryDirectory {
         self.generation.subscribe()
     }
 
+    fn health(&self) -> std::result::Result<(), String> {
+        self.here().map_err(|e| e.to_string())
+    }
+
     async fn state_get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.here()?;
         let state = self.state.lock();

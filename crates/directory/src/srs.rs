@@ -8,7 +8,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit, Mac};
-use pillarbox_smtp::{Domain, LocalPart, Mailbox};
+use pillarbox_smtp::{Domain, LocalPart, Mailbox, ReversePath};
 use rand::RngCore;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -154,6 +154,24 @@ impl Srs {
         Ok(Mailbox::new(local, ours.clone()))
     }
 
+    /// The sender for mail that `forwarded_by` sends on: `<>` and senders of our own domains stay, all others are rewritten.
+    ///
+    /// # Errors
+    /// When the directory is away.
+    pub async fn sender_for(
+        &self,
+        directory: &dyn Directory,
+        sender: &ReversePath,
+        forwarded_by: &Mailbox,
+        now: SystemTime,
+    ) -> Result<ReversePath, DirectoryError> {
+        let Some(original) = sender.mailbox() else { return Ok(ReversePath::Null) };
+        if directory.domain(&original.domain).await?.is_some() {
+            return Ok(sender.clone());
+        }
+        Ok(self.rewrite(directory, original, &forwarded_by.domain, now).await?.into())
+    }
+
     /// As [`Srs::reverse`], for all forms that [`Srs::rewrite`] makes.
     ///
     /// # Errors
@@ -285,6 +303,18 @@ mod tests {
         assert_eq!(again.undo(&directory, &out.local, at_day(9)).await.unwrap().unwrap(), sender);
         let made_up = LocalPart::new("SRSK=AAAAAAAAAAAAAAAAAAAA").unwrap();
         assert_eq!(again.undo(&directory, &made_up, at_day(9)).await.unwrap(), Err(SrsError::Expired));
+    }
+
+    #[tokio::test]
+    async fn only_strangers_are_rewritten() {
+        let directory = MemoryDirectory::new();
+        crate::suite::build(&directory, &["ours.example"]).await;
+        let (srs, by) = (srs(), "list@ours.example".parse().unwrap());
+        let ask = async |sender: &str| srs.sender_for(&directory, &sender.parse().unwrap(), &by, at_day(9)).await.unwrap().to_string();
+        assert_eq!(ask("<>").await, "");
+        assert_eq!(ask("bob@ours.example").await, "bob@ours.example");
+        let out = ask("joe@elsewhere.example").await;
+        assert!(out.starts_with("SRS0=") && out.ends_with("=elsewhere.example=joe@ours.example"), "{out}");
     }
 
     proptest! {

@@ -71,6 +71,17 @@ pub trait Directory: Send + Sync + 'static {
     fn generation(&self) -> u64;
     /// Woken after every change, wherever it was made.
     fn watch(&self) -> tokio::sync::watch::Receiver<u64>;
+    /// Whether reads and writes go well; else why not, in words for `status`.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn health(&self) -> std::result::Result<(), String> {
+        Ok(())
+    }
+    /// What was repaired at opening, in one sentence for `status`.
+    fn repaired(&self) -> Option<String> {
+        None
+    }
 
     /// Small state with expiry (greylist, vacation memory, rates), by table and key.
     async fn state_get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>>;

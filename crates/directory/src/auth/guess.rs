@@ -46,12 +46,26 @@ impl Default for GuessLimits {
     }
 }
 
+/// Why a try is not heard, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The client network failed too often.
+    Client(Duration),
+    /// The account is under attack, and the client is not known as its owner's.
+    Account(Duration),
+}
+
 /// An IPv4 address, or an IPv6 /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Network([u8; 8]);
+pub(super) struct Network([u8; 8]);
 
 impl Network {
-    fn of(client: IpAddr) -> Self {
+    /// As a key of state.
+    pub(super) fn octets(&self) -> &[u8; 8] {
+        &self.0
+    }
+
+    pub(super) fn of(client: IpAddr) -> Self {
         let mut bytes = [0; 8];
         let octets: &[u8] = match client.to_canonical() {
             IpAddr::V4(v4) => &v4.octets(),
@@ -98,20 +112,20 @@ impl Guesses {
         Self { limits, clients: Mutex::default(), accounts: Mutex::default() }
     }
 
-    /// Whether a try is heard; else how long to wait.
-    pub(super) fn admit(&self, client: Option<IpAddr>, account: &str, now: SystemTime) -> Result<(), Duration> {
+    /// Whether a try is heard.
+    pub(super) fn admit(&self, client: Option<IpAddr>, account: &str, now: SystemTime) -> Result<(), Refusal> {
         let network = client.map(Network::of);
         if let Some(network) = network
             && let Some(until) = self.clients.lock().get(&network).and_then(|c| c.blocked_until)
             && let Some(left) = left(until, now, self.limits.window)
         {
-            return Err(left);
+            return Err(Refusal::Client(left));
         }
         let accounts = self.accounts.lock();
         let Some(state) = accounts.get(account) else { return Ok(()) };
         let spared = network.is_some_and(|n| state.known.iter().any(|(known, until)| *known == n && *until > now));
         match state.closed_until.and_then(|until| left(until, now, self.limits.longest_pause)) {
-            Some(left) if !spared => Err(left),
+            Some(left) if !spared => Err(Refusal::Account(left)),
             _ => Ok(()),
         }
     }
@@ -123,7 +137,8 @@ impl Guesses {
             && self.limits.per_client > 0
         {
             let mut clients = self.clients.lock();
-            make_room(&mut clients, |c| stale(c.since, now, self.limits.window) && c.blocked_until.is_none_or(|until| until <= now));
+            let idle = |c: &Client| stale(c.since, now, self.limits.window) && c.blocked_until.is_none_or(|until| until <= now);
+            make_room(&mut clients, &[&idle, &|c| c.blocked_until.is_none_or(|until| until <= now)]);
             let state = clients.entry(Network::of(client)).or_default();
             bump(&mut state.failures, &mut state.since, now, self.limits.window);
             if state.failures >= self.limits.per_client {
@@ -133,7 +148,7 @@ impl Guesses {
         }
         if self.limits.per_account > 0 {
             let mut accounts = self.accounts.lock();
-            make_room(&mut accounts, |a| stale(a.since, now, self.limits.window) && a.known.iter().all(|(_, until)| *until <= now));
+            self.make_room_for_account(&mut accounts, now);
             let state = accounts.entry(account.to_owned()).or_default();
             bump(&mut state.failures, &mut state.since, now, self.limits.window);
             if let Some(over) = state.failures.checked_sub(self.limits.per_account) {
@@ -143,15 +158,30 @@ impl Guesses {
         }
     }
 
+    /// A spray of made-up names must not make us forget where owners come from.
+    fn make_room_for_account(&self, accounts: &mut HashMap<String, Account>, now: SystemTime) {
+        let unowned = |a: &Account| a.known.iter().all(|(_, until)| *until <= now);
+        let idle = |a: &Account| unowned(a) && stale(a.since, now, self.limits.window);
+        make_room(accounts, &[&idle, &unowned]);
+    }
+
     /// Remembers where the owner comes from. The client's own failures stay counted: a guesser may own an account too.
-    pub(super) fn succeeded(&self, client: Option<IpAddr>, account: &str, now: SystemTime) {
-        let Some(network) = client.map(Network::of) else { return };
+    /// Returns whether the network was not known before.
+    pub(super) fn succeeded(&self, client: Option<IpAddr>, account: &str, now: SystemTime) -> bool {
+        let Some(network) = client.map(Network::of) else { return false };
         let mut accounts = self.accounts.lock();
-        make_room(&mut accounts, |a| stale(a.since, now, self.limits.window));
+        self.make_room_for_account(&mut accounts, now);
         let state = accounts.entry(account.to_owned()).or_default();
         let until = now + self.limits.spare;
         match state.known.iter_mut().find(|(known, _)| *known == network) {
-            Some((_, known_until)) => *known_until = until,
+            Some((_, known_until)) => {
+                // Told anew once in a while, so that what was written down about it lasts as long.
+                let aged = *known_until + self.limits.spare / 4 <= until;
+                if aged {
+                    *known_until = until;
+                }
+                aged
+            }
             None => {
                 if state.known.len() >= KNOWN_NETWORKS
                     && let Some(oldest) = state.known.iter().enumerate().min_by_key(|(_, (_, until))| *until).map(|(at, _)| at)
@@ -159,6 +189,7 @@ impl Guesses {
                     state.known.swap_remove(oldest);
                 }
                 state.known.push((network, until));
+                true
             }
         }
     }
@@ -181,12 +212,14 @@ fn bump(failures: &mut u32, since: &mut Option<SystemTime>, now: SystemTime, win
     *failures = failures.saturating_add(1);
 }
 
-/// Keeps a map within [`CAPACITY`]: idle entries go first, then any half of the rest.
-fn make_room<K: Eq + Hash, V>(map: &mut HashMap<K, V>, idle: impl Fn(&V) -> bool) {
-    if map.len() < CAPACITY {
-        return;
+/// Keeps a map within [`CAPACITY`]: what each of `expendable` names goes, in turn while it is too full, and then any half of the rest.
+fn make_room<K: Eq + Hash, V>(map: &mut HashMap<K, V>, expendable: &[&dyn Fn(&V) -> bool]) {
+    for goes in expendable {
+        if map.len() < CAPACITY {
+            return;
+        }
+        map.retain(|_, value| !goes(value));
     }
-    map.retain(|_, value| !idle(value));
     if map.len() >= CAPACITY {
         let mut keep = false;
         map.retain(|_, _| {
@@ -217,8 +250,8 @@ mod tests {
             assert_eq!(guesses.admit(ip("192.0.2.1"), "a", at(n)), Ok(()));
             guesses.failed(ip("192.0.2.1"), "a", at(n));
         }
-        assert_eq!(guesses.admit(ip("192.0.2.1"), "other", at(10)), Err(Duration::from_secs(599)));
-        assert_eq!(guesses.admit(ip("::ffff:192.0.2.1"), "a", at(10)), Err(Duration::from_secs(599)));
+        assert_eq!(guesses.admit(ip("192.0.2.1"), "other", at(10)), Err(Refusal::Client(Duration::from_secs(599))));
+        assert_eq!(guesses.admit(ip("::ffff:192.0.2.1"), "a", at(10)), Err(Refusal::Client(Duration::from_secs(599))));
         assert_eq!(guesses.admit(ip("192.0.2.2"), "a", at(10)), Ok(()));
         assert_eq!(guesses.admit(ip("192.0.2.1"), "a", at(609)), Ok(()));
         guesses.failed(ip("192.0.2.1"), "a", at(609));
@@ -241,13 +274,13 @@ mod tests {
         for n in 0..20u8 {
             guesses.failed(ip(&format!("203.0.113.{n}")), "bob", at(1));
         }
-        assert_eq!(guesses.admit(ip("203.0.113.99"), "bob", at(1)), Err(Duration::from_secs(1)));
+        assert_eq!(guesses.admit(ip("203.0.113.99"), "bob", at(1)), Err(Refusal::Account(Duration::from_secs(1))));
         assert_eq!(guesses.admit(ip("198.51.100.7"), "bob", at(1)), Ok(()), "the owner's network");
         assert_eq!(guesses.admit(ip("203.0.113.99"), "alice", at(1)), Ok(()), "another account");
         for n in 20..40u8 {
             guesses.failed(ip(&format!("203.0.113.{n}")), "bob", at(2));
         }
-        assert_eq!(guesses.admit(ip("203.0.113.99"), "bob", at(2)), Err(Duration::from_secs(60)));
+        assert_eq!(guesses.admit(ip("203.0.113.99"), "bob", at(2)), Err(Refusal::Account(Duration::from_secs(60))));
         assert_eq!(guesses.admit(ip("203.0.113.99"), "bob", at(62)), Ok(()), "a pause, not a lock");
         guesses.failed(ip("203.0.113.98"), "bob", at(700));
         assert_eq!(guesses.admit(ip("203.0.113.99"), "bob", at(700)), Ok(()), "the window is over");
@@ -255,11 +288,15 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut map: HashMap<usize, bool> = (0..CAPACITY).map(|n| (n, n % 4 != 0)).collect();
-        make_room(&mut map, |idle| *idle);
-        assert_eq!(map.len(), CAPACITY / 4);
-        let mut map: HashMap<usize, bool> = (0..CAPACITY).map(|n| (n, false)).collect();
-        make_room(&mut map, |idle| *idle);
-        assert_eq!(map.len(), CAPACITY / 2);
+        let map = |value: fn(usize) -> u8| (0..CAPACITY).map(|n| (n, value(n))).collect::<HashMap<usize, u8>>();
+        let mut some_idle = map(|n| u8::from(n % 4 != 0));
+        make_room(&mut some_idle, &[&|v| *v == 1, &|_| true]);
+        assert_eq!(some_idle.len(), CAPACITY / 4, "idle ones go, and that is enough");
+        let mut none_idle = map(|n| u8::from(n % 4 != 0));
+        make_room(&mut none_idle, &[&|v| *v == 9, &|v| *v == 1]);
+        assert_eq!(none_idle.len(), CAPACITY / 4, "then the expendable ones");
+        let mut all_dear = map(|_| 0);
+        make_room(&mut all_dear, &[&|v| *v == 9]);
+        assert_eq!(all_dear.len(), CAPACITY / 2, "then any half");
     }
 }

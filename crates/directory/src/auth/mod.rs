@@ -4,6 +4,7 @@
 //! verdict is remembered for a minute. What is remembered is a pure fact, "this password matches this stored hash": a changed
 //! password, a revoked app-password or a suspended user is refused at once, since user and hash are read anew each time.
 
+mod admit;
 mod guess;
 mod scram;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use crate::clock::{Clock, SystemClock, rfc3339_day};
 use crate::password::{self, APP_PASSWORD_COST};
 use crate::records::{Change, CredentialRecord, UserRecord};
 use crate::store::Directory;
-use guess::Guesses;
+use guess::{Guesses, Refusal};
 use verdict::Verdicts;
 
 /// What to do with a login.
@@ -64,6 +65,8 @@ pub struct AuthPolicy {
     pub remember: Duration,
     /// Domain of login names without one.
     pub default_domain: Option<Domain>,
+    /// Count failures over all nodes, in the directory's state.
+    pub shared: bool,
 }
 
 impl Default for AuthPolicy {
@@ -76,6 +79,7 @@ impl Default for AuthPolicy {
             patience: Duration::from_secs(10),
             remember: Duration::from_secs(60),
             default_domain: None,
+            shared: false,
         }
     }
 }
@@ -85,7 +89,7 @@ impl AuthPolicy {
     pub fn from_config(config: &Config) -> Self {
         let guesses =
             GuessLimits { per_client: config.auth.failures_per_client, window: config.auth.failure_window, ..GuessLimits::default() };
-        Self { cost: config.auth.argon2, guesses, ..Self::default() }
+        Self { cost: config.auth.argon2, guesses, shared: config.directory.backend == "postgres", ..Self::default() }
     }
 }
 
@@ -156,7 +160,7 @@ impl Authenticator {
         };
         // Failures are counted for the name as it was given when there is no such user, so that both look the same.
         let account = candidate.as_ref().map_or_else(|| account_key(login, name.as_ref()), |c| c.user.address.key());
-        if let Err(retry_after) = self.guesses.admit(client, &account, now) {
+        if let Err(retry_after) = self.admit(client, &account, now).await {
             return AuthOutcome::Blocked { retry_after };
         }
         let matched = match self.matching(candidate.as_ref(), password).await {
@@ -166,15 +170,15 @@ impl Authenticator {
         match (candidate, matched) {
             (Some(found), Some(hash)) if !found.user.suspended => {
                 // While this check waited, others may have failed too often.
-                if let Err(retry_after) = self.guesses.admit(client, &account, self.clock.now()) {
+                if let Err(Refusal::Client(retry_after)) = self.guesses.admit(client, &account, self.clock.now()) {
                     return AuthOutcome::Blocked { retry_after };
                 }
-                self.guesses.succeeded(client, &account, self.clock.now());
+                self.succeeded(client, &account);
                 self.renew(&found, hash, password);
                 AuthOutcome::Ok(Box::new(found.user))
             }
             _ => {
-                self.guesses.failed(client, &account, self.clock.now());
+                self.failed(client, &account);
                 AuthOutcome::Bad
             }
         }

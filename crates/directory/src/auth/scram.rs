@@ -90,11 +90,11 @@ impl Authenticator {
                 let account = user.as_ref().map_or_else(|| account_key(login, self.login_name(login).as_ref()), |u| u.address.key());
                 match user.filter(|_| proven) {
                     Some(user) => {
-                        self.guesses.succeeded(client, &account, self.clock.now());
+                        self.succeeded(client, &account);
                         AuthOutcome::Ok(Box::new(user))
                     }
                     None => {
-                        self.guesses.failed(client, &account, self.clock.now());
+                        self.failed(client, &account);
                         AuthOutcome::Bad
                     }
                 }
@@ -114,7 +114,7 @@ impl Authenticator {
         let name = self.login_name(login);
         let found = self.candidate(name.as_ref()).await.map_err(unavailable)?;
         let account = found.as_ref().map_or_else(|| account_key(login, name.as_ref()), |c| c.user.address.key());
-        self.guesses.admit(client, &account, self.clock.now()).map_err(|retry_after| AuthOutcome::Blocked { retry_after })?;
+        self.admit(client, &account, self.clock.now()).await.map_err(|retry_after| AuthOutcome::Blocked { retry_after })?;
         // Asked for in any case, so that the first unknown user takes no longer than a known one.
         let secret = self.scram.key(self.directory.as_ref()).await.map_err(unavailable)?;
         let decoy = Keys::decoy(secret, &account);

@@ -206,6 +206,35 @@ async fn an_account_under_attack_stays_open_to_its_owner() {
 }
 
 #[tokio::test]
+async fn a_restart_and_another_node_know_the_owner_and_the_guesser() {
+    let policy = || AuthPolicy { cost: CHEAP, shared: true, ..Default::default() };
+    let world = World::with(policy()).await;
+    let (owner, guesser) = (Some("198.51.100.1".parse().unwrap()), Some("192.0.2.9".parse().unwrap()));
+    assert!(matches!(world.authenticator.check("bob@example.org", &secret("right"), owner).await, AuthOutcome::Ok(_)));
+    for _ in 0..10 {
+        assert_eq!(world.authenticator.check("bob@example.org", &secret("guess"), guesser).await, AuthOutcome::Bad);
+    }
+    let told = async || {
+        let known = world.directory.state_list("login-networks").await.unwrap().len();
+        let failures = world.directory.state_list("login-failures").await.unwrap();
+        known == 1 && failures.first().is_some_and(|(_, count)| count == b"10")
+    };
+    while !told().await {
+        tokio::task::yield_now().await;
+    }
+    let clock = Arc::new(world.clock.clone());
+    let other = Authenticator::with_clock(Arc::clone(&world.directory) as Arc<dyn Directory>, policy(), clock);
+    assert!(matches!(other.check("bob@example.org", &secret("right"), guesser).await, AuthOutcome::Blocked { .. }));
+    for n in 0..20 {
+        let from = Some(format!("203.0.113.{n}").parse().unwrap());
+        assert_eq!(other.check("bob@example.org", &secret("guess"), from).await, AuthOutcome::Bad);
+    }
+    let stranger = Some("203.0.113.200".parse().unwrap());
+    assert!(matches!(other.check("bob@example.org", &secret("right"), stranger).await, AuthOutcome::Blocked { .. }));
+    assert!(matches!(other.check("bob@example.org", &secret("right"), owner).await, AuthOutcome::Ok(_)));
+}
+
+#[tokio::test]
 async fn a_directory_that_is_away_lets_nobody_in() {
     let world = World::new().await;
     assert!(world.ok("bob@example.org", "right").await);

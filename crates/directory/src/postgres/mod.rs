@@ -333,6 +333,10 @@ impl Directory for PostgresDirectory {
         self.shared.generation.subscribe()
     }
 
+    fn health(&self) -> std::result::Result<(), String> {
+        Self::health(self)
+    }
+
     async fn state_get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.shared.state_get(table, key).await
     }

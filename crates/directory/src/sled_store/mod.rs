@@ -172,6 +172,14 @@ impl Directory for SledDirectory {
         self.writer.handle().watch()
     }
 
+    fn health(&self) -> std::result::Result<(), String> {
+        self.writer.handle().health()
+    }
+
+    fn repaired(&self) -> Option<String> {
+        self.rebuilt.clone()
+    }
+
     async fn state_get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.state.get(table, key)
     }

@@ -3,6 +3,8 @@
 pub(crate) mod keys;
 pub(crate) mod read;
 pub(crate) mod stage;
+#[cfg(test)]
+mod tests;
 pub(crate) mod values;
 
 use crate::store::Result;
