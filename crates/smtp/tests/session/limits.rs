@@ -110,3 +110,9 @@ fn a_list_with_dead_members_gets_through() {
     assert!(!driver.closed);
     assert_eq!(driver.session.transaction().recipients.len(), 300);
 }
+
+/// Ten thousand idle connections must not weigh: what a session holds besides its buffers is bounded.
+#[test]
+fn a_session_is_small() {
+    assert!(size_of::<pillarbox_smtp::server::ServerSession>() <= 1024, "{}", size_of::<pillarbox_smtp::server::ServerSession>());
+}

@@ -1,8 +1,11 @@
-//! Our parser of commands against another one's (the `smtp-proto` crate), where both must agree.
+//! Our commands and replies against another one's (the `smtp-proto` crate), where both must agree.
 
+use bytes::BytesMut;
+use pillarbox_smtp::client::Capabilities;
 use pillarbox_smtp::server::Role;
+use pillarbox_smtp::{ReplyParser, Severity};
 use proptest::prelude::*;
-use smtp_proto::Request;
+use smtp_proto::{EhloResponse, Request, response::parser::ResponseReceiver};
 
 use crate::driver::{Driver, config};
 
@@ -54,5 +57,50 @@ proptest! {
         prop_assert_eq!(ours(&mail), theirs(&mail));
         let rcpt = format!("RCPT TO:<{local}@{domain}> NOTIFY=NEVER\r\n");
         prop_assert_eq!(ours(&rcpt), theirs(&rcpt));
+    }
+}
+
+#[test]
+fn our_ehlo_reply_says_the_same_to_both() {
+    for role in [Role::Mta, Role::Submission, Role::SubmissionTls] {
+        let mut driver = Driver::new(config(role));
+        let said = driver.feed(b"EHLO x\r\n");
+        let theirs = EhloResponse::parse(&mut said.iter()).unwrap();
+        let reply = ReplyParser::new().parse(&mut BytesMut::from(said.as_slice())).unwrap().unwrap();
+        let ours = Capabilities::parse(&reply);
+        assert_eq!((theirs.hostname.as_str(), Some(theirs.size as u64)), (ours.name.as_str(), ours.max_size));
+        for (bit, offered) in [
+            (smtp_proto::EXT_8BIT_MIME, ours.eight_bit_mime),
+            (smtp_proto::EXT_AUTH, !ours.auth.is_empty()),
+            (smtp_proto::EXT_BINARY_MIME, ours.binary_mime),
+            (smtp_proto::EXT_CHUNKING, ours.chunking),
+            (smtp_proto::EXT_DELIVER_BY, ours.deliver_by.is_some()),
+            (smtp_proto::EXT_DSN, ours.dsn),
+            (smtp_proto::EXT_ENHANCED_STATUS_CODES, ours.enhanced_status_codes),
+            (smtp_proto::EXT_FUTURE_RELEASE, ours.future_release.is_some()),
+            (smtp_proto::EXT_MT_PRIORITY, ours.mt_priority.is_some()),
+            (smtp_proto::EXT_PIPELINING, ours.pipelining),
+            (smtp_proto::EXT_REQUIRE_TLS, ours.require_tls),
+            (smtp_proto::EXT_SMTP_UTF8, ours.smtputf8),
+            (smtp_proto::EXT_START_TLS, ours.starttls),
+        ] {
+            assert_eq!(theirs.has_capability(bit), offered, "{role:?} {bit}");
+        }
+        if let Some(seconds) = ours.future_release {
+            assert_eq!(theirs.future_release_interval, seconds);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn replies_are_read_alike(first in 2u16..6, rest in 0u16..60, lines in proptest::collection::vec("[a-zA-Z][a-zA-Z ,]{0,30}[a-z]", 1..4)) {
+        let code = first * 100 + rest;
+        prop_assume!(code != 250);
+        let wire: String = lines.iter().enumerate().map(|(at, line)| format!("{code}{}{line}\r\n", if at + 1 == lines.len() { ' ' } else { '-' })).collect();
+        let theirs = ResponseReceiver::default().parse(&mut wire.as_bytes().iter()).unwrap();
+        let ours = ReplyParser::new().parse(&mut BytesMut::from(wire.as_str())).unwrap().unwrap();
+        prop_assert_eq!((ours.code, ours.is_positive()), (theirs.code(), theirs.is_positive_completion()));
+        prop_assert_eq!(ours.severity() == Severity::Permanent, theirs.severity() == smtp_proto::Severity::PermanentNegativeCompletion);
     }
 }
