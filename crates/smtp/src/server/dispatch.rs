@@ -40,7 +40,7 @@ impl ServerSession {
             Command::Vrfy(who) => self.idle(&replies::cannot_verify(), Event::Vrfy(printable(who.as_bytes()))),
             Command::Expn => self.idle(&replies::not_implemented(), Event::Refused(replies::not_implemented())),
             Command::Help => {
-                let reply = replies::help(&self.config.hostname, self.verbs());
+                let reply = replies::help(&self.config.hostname, &self.verbs());
                 self.idle(&reply, Event::Noop)
             }
             Command::Quit => {
@@ -60,12 +60,18 @@ impl ServerSession {
         }
     }
 
-    fn verbs(&self) -> &'static str {
-        match self.config.role {
-            Role::Lmtp => "LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT",
-            Role::Mta => "EHLO HELO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT",
-            Role::Submission | Role::SubmissionTls => "EHLO HELO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT",
-        }
+    fn verbs(&self) -> String {
+        let lmtp = self.config.role == Role::Lmtp;
+        let list = [
+            (lmtp, "LHLO"),
+            (!lmtp, "EHLO HELO"),
+            (self.config.tls_available && self.transaction.tls.is_none(), "STARTTLS"),
+            (!self.config.mechanisms.is_empty(), "AUTH"),
+            (true, "MAIL RCPT DATA"),
+            (self.config.extensions.chunking, "BDAT"),
+            (true, "RSET NOOP VRFY HELP QUIT"),
+        ];
+        list.iter().filter(|(known, _)| *known).map(|(_, verbs)| *verbs).collect::<Vec<_>>().join(" ")
     }
 
     /// 530 where TLS or a login must come first. BDAT sees to itself: its octets must be skipped whatever is said.
@@ -188,11 +194,8 @@ impl ServerSession {
             return self.fault(replies::tls_already());
         }
         if !self.config.tls_available {
-            return if self.config.role.is_submission() {
-                self.refuse(replies::tls_unavailable())
-            } else {
-                self.fault(replies::not_implemented())
-            };
+            let lmtp = self.config.role == Role::Lmtp;
+            return if lmtp { self.fault(replies::not_implemented()) } else { self.refuse_in_group(replies::tls_unavailable()) };
         }
         if !input.is_empty() {
             // CVE-2011-0411: what came in the clear must not be read as if it had come inside TLS.

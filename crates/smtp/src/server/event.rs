@@ -212,8 +212,8 @@ pub struct TlsInfo {
     pub cipher: String,
     /// The name the client asked for (SNI).
     pub server_name: Option<String>,
-    /// The `tls-exporter` channel binding (RFC 9266: label `EXPORTER-Channel-Binding`, no context, 32 octets). `None`: SCRAM-SHA-256-PLUS is
-    /// not offered.
+    /// The `tls-exporter` channel binding (RFC 9266: label `EXPORTER-Channel-Binding`, no context, 32 octets; in TLS 1.2 only with the
+    /// extended master secret). `None`: SCRAM-SHA-256-PLUS is not offered.
     pub exporter: Option<Vec<u8>>,
 }
 

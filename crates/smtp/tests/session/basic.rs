@@ -62,7 +62,7 @@ fn ehlo_offers_and_codes_are_enhanced() {
          S: 502 5.5.1 *
          C: HELP
          S: 214-2.0.0 This is the mail server mail.example.org
-         S: 214-2.0.0 Commands: *
+         S: 214-2.0.0 Commands: EHLO HELO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT
          S: 214 2.0.0 Questions go to postmaster@mail.example.org",
     );
 }

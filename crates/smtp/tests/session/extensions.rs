@@ -115,7 +115,7 @@ fn extensions_that_are_off() {
          C: QUIT
          S: 502 *
          C: STARTTLS
-         S: 502 *",
+         S: 454 *",
     );
     assert_eq!(driver.saw("Quit"), 0, "the octets of a refused chunk are not commands");
 }

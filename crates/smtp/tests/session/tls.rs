@@ -107,7 +107,7 @@ fn without_tls_to_be_had() {
     dialog(none, "C: STARTTLS\nS: 454 4.7.0 *\nC: MAIL FROM:<a@b.example>\nS: 530 5.7.0 *");
     let mut mta = config(Role::Mta);
     mta.tls_available = false;
-    dialog(mta, "C: STARTTLS\nS: 502 5.5.1 *\nC: STARTTLS now\nS: 501 5.5.4 *");
+    dialog(mta, "C: STARTTLS\nS: 454 4.7.0 *\nC: STARTTLS now\nS: 501 5.5.4 *");
 }
 
 #[test]
