@@ -19,7 +19,7 @@ impl ServerSession {
             Err(reply) => return self.fault(reply),
         };
         if let Some(reply) = self.out_of_bounds(command) {
-            return self.refuse(reply);
+            return self.refuse_in_group(reply);
         }
         match command {
             Command::Ehlo(_) | Command::Helo(_) if self.config.role == Role::Lmtp => self.fault(replies::no_smtp_here()),
@@ -152,11 +152,11 @@ impl ServerSession {
         let params = match parse_mail(params, &Offer::new(&self.config, &self.transaction, offered)) {
             Ok(params) => params,
             // Too large is no error of the client's: it asked before sending.
-            Err(reply) if reply.code == 552 => return self.refuse(reply),
+            Err(reply) if reply.code == 552 => return self.refuse_in_group(reply),
             Err(reply) => return self.fault(reply),
         };
         if !ascii && !params.smtputf8 {
-            return self.refuse(replies::needs_smtputf8());
+            return self.refuse_in_group(replies::needs_smtputf8());
         }
         self.phase = Phase::Waiting(Wait::Mail(path.clone(), params.clone()));
         Some(Step::Event(Event::Mail { path, params }))

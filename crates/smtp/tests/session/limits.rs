@@ -111,6 +111,14 @@ fn a_list_with_dead_members_gets_through() {
     assert_eq!(driver.session.transaction().recipients.len(), 300);
 }
 
+#[test]
+fn knocking_without_tls_ends_too() {
+    let mut driver = Driver::new(config(Role::Submission));
+    driver.feed(b"EHLO x\r\n");
+    driver.feed(&b"MAIL FROM:<a@b.example>\r\n".repeat(200));
+    assert!(driver.closed && driver.saw("Mail {") == 0);
+}
+
 /// Ten thousand idle connections must not weigh: what a session holds besides its buffers is bounded.
 #[test]
 fn a_session_is_small() {
