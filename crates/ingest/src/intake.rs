@@ -71,7 +71,8 @@ impl Arrived {
         if self.whole {
             return Ok(None);
         }
-        let kib = u32::try_from(self.body.len() / 1024 + 1).unwrap_or(u32::MAX);
+        // A reload may have raised the largest size above what there is to share out; such a message then takes it all.
+        let kib = u32::try_from(self.body.len() / 1024 + 1).unwrap_or(u32::MAX).min(ingest.large_permits);
         let permit = ingest.large_messages.acquire_many(kib).await.map_err(|_| replies::try_later())?;
         self.head = self.body.bytes().await.map_err(|error| {
             tracing::error!(%error, "a message could not be read back");

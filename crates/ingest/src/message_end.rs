@@ -48,7 +48,7 @@ impl Connection {
             ingest.take_submission(&settings, &origin, draft, arrived).await?;
         } else {
             let mut changes = Changes::default();
-            let _permit = match self.screen.is_some() {
+            let _permit = match self.screen.as_ref().is_some_and(|screen| screen.reads_bodies()) {
                 true => arrived.load(&ingest).await?,
                 false => None,
             };

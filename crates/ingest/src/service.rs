@@ -27,7 +27,7 @@ pub trait MailboxCheck: Send + Sync {
     async fn admit(&self, user: &Mailbox, size: Option<u64>) -> Result<(), Reply>;
 }
 
-/// Is shown messages from outside that DMARC found to be what they claim, for aggregate reports among them. Must not block.
+/// Is shown messages from outside that DMARC found to be what they claim, for TLS reports (RFC 8460) among them. Must not block.
 pub trait ReportIntake: Send + Sync {
     /// The whole message, as it came.
     fn offer(&self, message: bytes::Bytes);
@@ -45,7 +45,7 @@ pub struct Rooms {
     pub mailboxes: Arc<dyn MailboxCheck>,
     /// DKIM and ARC signatures.
     pub signer: Arc<Signer>,
-    /// Aggregate reports from others.
+    /// TLS reports from others.
     pub reports: Arc<dyn ReportIntake>,
     /// The certificates served.
     pub certificates: Arc<CertificateStore>,
@@ -131,6 +131,8 @@ pub struct Ingest {
     pub shutdown: CancellationToken,
     /// Octets of large messages that may be in memory at once, in KiB, while they are judged.
     pub(crate) large_messages: Semaphore,
+    /// Permits of `large_messages` in all.
+    pub(crate) large_permits: u32,
 }
 
 impl Ingest {
@@ -139,13 +141,14 @@ impl Ingest {
         let budget = usize::try_from(settings.config.limits.body_memory.bytes() / 1024).unwrap_or(usize::MAX);
         // One message of the largest size must always fit, or it could never be judged.
         let largest = usize::try_from(settings.config.limits.message_size.bytes() / 1024).unwrap_or(usize::MAX);
-        let permits = budget.max(largest.saturating_add(64)).min(Semaphore::MAX_PERMITS);
+        let permits = u32::try_from(budget.max(largest.saturating_add(64)).min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         Arc::new(Self {
             rooms,
             settings: ArcSwap::from_pointee(settings),
             admission: Arc::new(Admission::default()),
             shutdown,
-            large_messages: Semaphore::new(permits),
+            large_messages: Semaphore::new(permits as usize),
+            large_permits: permits,
         })
     }
 

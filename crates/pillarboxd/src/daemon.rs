@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use pillarbox_config::{ByteSize, Config};
+use pillarbox_config::Config;
 use pillarbox_control::api::ListenerInfo;
 use pillarbox_control::{Admin, DaemonInfo};
-use pillarbox_directory::dovecot::{Dialect, DovecotFile, DovecotOptions};
+use pillarbox_directory::dovecot::DovecotFile;
 use pillarbox_directory::export::ExportKeeper;
 use pillarbox_directory::keeper::Keeper;
 use pillarbox_directory::{AuthPolicy, Authenticator, Directory, PostgresDirectory, PostgresOptions, ResolvePolicy, SledDirectory, Srs};
@@ -72,7 +72,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         queue: queue.clone(),
         mailboxes: Mailboxes::new(directory.clone(), mailboxes.quota()),
         signer: signer.clone(),
-        reports: Arc::new(reports::Intake { directory: directory.clone(), relay: relay.clone() }),
+        reports: Arc::new(reports::Intake(relay.clone())),
         certificates: certificates.clone(),
     };
     let ingest = Ingest::new(rooms, settings, shutdown.clone());
@@ -186,14 +186,7 @@ async fn open_directory(config: &Config) -> anyhow::Result<Arc<dyn Directory>> {
 /// What is kept current beside the database: the export from which it can be rebuilt, and Dovecot's passwd-files.
 fn keep_files(config: &Config, directory: &Arc<dyn Directory>) -> Vec<Keeper> {
     let state = &config.paths.state;
-    let mail = config.paths.mail.clone();
-    let dovecot = DovecotOptions {
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-        default_quota: config.mailbox.default_quota.parse::<ByteSize>().ok().map(ByteSize::bytes),
-        dialect: Dialect::default(),
-        home: Arc::new(move |user| pillarbox_lda::maildir::home_path(user).ok().map(|home| mail.join(home))),
-    };
+    let dovecot = pillarbox_control::local::dovecot_options(config);
     vec![
         ExportKeeper::start(directory.clone(), state.join("directory-export.toml")),
         DovecotFile::start(directory.clone(), state.join("dovecot"), dovecot),

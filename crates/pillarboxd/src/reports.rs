@@ -76,30 +76,19 @@ pub(crate) async fn send(post: Post, relay: Arc<Relay>, directory: Arc<dyn Direc
     futures::future::join(tls, dmarc).await;
 }
 
-/// Keeps reports that arrive as mail; the mail itself is delivered all the same.
-pub(crate) struct Intake {
-    pub(crate) directory: Arc<dyn Directory>,
-    pub(crate) relay: Arc<Relay>,
-}
+/// Keeps TLS reports that arrive as mail (the screen keeps DMARC ones); the mail itself is delivered all the same.
+pub(crate) struct Intake(pub(crate) Arc<Relay>);
 
 impl ReportIntake for Intake {
     fn offer(&self, message: Bytes) {
-        if !reports::looks_like_report(&message) {
+        if header::first(&message, "TLS-Report-Domain").is_none() {
             return;
         }
-        let (directory, relay) = (self.directory.clone(), self.relay.clone());
+        let relay = self.0.clone();
         tokio::spawn(async move {
-            if header::first(&message, "TLS-Report-Domain").is_some() {
-                match relay.take_tls_report(message).await {
-                    Ok(kept) => tracing::info!(kept, "TLS reports were received"),
-                    Err(error) => tracing::info!(%error, "a message that looked like a TLS report holds none"),
-                }
-                return;
-            }
-            match reports::receive(directory.as_ref(), message).await {
-                Ok(Some(report)) => tracing::info!(domain = report.domain, "a DMARC report was received"),
-                Ok(None) => {}
-                Err(error) => tracing::info!(%error, "a message that looked like a DMARC report holds none"),
+            match relay.take_tls_report(message).await {
+                Ok(kept) => tracing::info!(kept, "TLS reports were received"),
+                Err(error) => tracing::info!(%error, "a message that looked like a TLS report holds none"),
             }
         });
     }

@@ -197,6 +197,13 @@ impl ScreenSession {
         verdict
     }
 
+    /// Whether `judge` looks behind the header section. Where it does not, the header alone will do, and a large message need not be
+    /// brought into memory.
+    pub fn reads_bodies(&self) -> bool {
+        let config = &self.screen.config;
+        self.filtered() || (self.judged() && (config.dkim || config.arc))
+    }
+
     /// The transaction ended: RSET, or an aborted DATA.
     pub async fn reset(&mut self) {
         self.discard = false;
