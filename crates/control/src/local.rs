@@ -11,7 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
 use pillarbox_config::{ByteSize, Config};
-use pillarbox_directory::dovecot::{Dialect, DovecotFile, DovecotOptions};
+use pillarbox_directory::dovecot::{DovecotFile, DovecotOptions};
 use pillarbox_directory::export::ExportKeeper;
 use pillarbox_directory::{Directory, DirectoryError, SledDirectory};
 
@@ -85,15 +85,20 @@ async fn keep_files(State(admin): State<Arc<Admin>>, request: Request, next: Nex
     response
 }
 
-/// How Dovecot's passwd-files are written: homes as the deliverer makes them, owned by whom this process runs as.
+/// How Dovecot's passwd-files are written: homes as the deliverer makes them, owned by whom this process runs as; where that is root, by the owner of the
+/// mail folder, to whom the deliverer gives what it stores.
 pub fn dovecot_options(config: &Config) -> DovecotOptions {
+    use std::os::unix::fs::MetadataExt;
     let mail = config.paths.mail.clone();
+    let (uid, gid) = match std::fs::metadata(&mail) {
+        Ok(seen) if rustix::process::geteuid().is_root() => (seen.uid(), seen.gid()),
+        _ => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+    };
     DovecotOptions {
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
+        uid,
+        gid,
         home: Arc::new(move |user| Some(mail.join(pillarbox_lda::maildir::home_path(user).ok()?))),
         default_quota: config.mailbox.default_quota.parse().ok().map(ByteSize::bytes),
-        dialect: Dialect::default(),
     }
 }
 

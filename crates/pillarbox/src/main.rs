@@ -5,10 +5,12 @@
 mod args;
 mod commands;
 mod failure;
+mod local;
 mod out;
 mod prompt;
 mod session;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -16,8 +18,19 @@ use clap::Parser;
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
-    finish(runtime().and_then(|runtime| runtime.block_on(commands::run(args))))
+    let mut arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
+    let called = arguments.next().unwrap_or_default();
+    let called = Path::new(&called).file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(failure) => return finish(Err(failure)),
+    };
+    match called.as_str() {
+        "sendmail" => runtime.block_on(local::sendmail(arguments)),
+        "mailq" => runtime.block_on(local::mailq()),
+        "newaliases" => ExitCode::SUCCESS,
+        _ => finish(runtime.block_on(commands::run(args::Args::parse()))),
+    }
 }
 
 /// One thread is enough to wait for answers; passwords are hashed on the blocking pool.

@@ -70,7 +70,7 @@ impl Out {
     pub(crate) fn table(self, heads: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
         let terminal = std::io::stdout().is_terminal();
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_header(heads.iter().map(|h| if terminal { format!("{h}") } else { (*h).to_owned() }));
+        table.load_preset(presets::NOTHING).set_header(heads);
         table.set_content_arrangement(if terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled });
         for row in rows {
             table.add_row(row.iter().map(|text| {

@@ -241,8 +241,10 @@ pub struct ApplyInfo {
 #[serde(default)]
 pub struct ImportInfo {
     /// Users added.
-    pub added: u64,
-    /// Users that were there already.
+    pub users: u64,
+    /// Aliases added or extended.
+    pub aliases: u64,
+    /// Users and aliases that were there already and were left.
     pub existing: u64,
     /// Lines that were refused, and why.
     pub refused: Vec<String>,

@@ -43,7 +43,7 @@ pub async fn check(config: &Config, facts: &Facts) -> ApiResult<Vec<DnsLine>> {
 
 async fn one(dns: &Dns, facts: &Facts, record: ZoneRecord, signed: bool) -> DnsLine {
     // A name that is an alias is followed by resolvers, so asking for its address would not show the CNAME itself.
-    let found = look(dns, &record.name, record.kind).await;
+    let found = look(dns, &record.name, &record.kind).await;
     let (mut state, mut why, found) = match found {
         Ok(found) => {
             let (state, why) = judge(&record, &found);
@@ -65,7 +65,7 @@ async fn one(dns: &Dns, facts: &Facts, record: ZoneRecord, signed: bool) -> DnsL
         (state, why) = ("optional", "the zone is not signed with DNSSEC, so nobody may use it".into());
     }
     let found = found.iter().take(SHOWN).map(|f| printable(f.as_bytes())).collect();
-    DnsLine { name: record.name, kind: record.kind.into(), wanted: record.value, found, state: state.into(), why }
+    DnsLine { name: record.name, kind: record.kind.into_owned(), wanted: record.value, found, state: state.into(), why }
 }
 
 /// A policy of other words is fine when it lets this server pass.

@@ -1,14 +1,15 @@
 //! What to publish, as zone-file lines.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::facts::Facts;
 
 /// What a record is for; decides how it is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// The host's own address.
@@ -38,19 +39,19 @@ pub enum Role {
 }
 
 /// One record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneRecord {
     /// Owner name without the last dot.
     pub name: String,
     /// "A", "MX", "TXT", …
     #[serde(rename = "type")]
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Its data; a TXT record's text without quotes.
     pub value: String,
     /// What it is for.
     pub role: Role,
     /// Why it is wanted, in one sentence.
-    pub why: &'static str,
+    pub why: Cow<'static, str>,
     /// Mail suffers without it.
     pub required: bool,
 }
@@ -85,7 +86,9 @@ fn quoted(text: &str) -> String {
 pub fn records(facts: &Facts) -> Vec<ZoneRecord> {
     let (domain, host) = (facts.domain.as_str(), facts.hostname.as_str());
     let mut out = Vec::new();
-    let mut add = |name: String, kind, value: String, role, why, required| out.push(ZoneRecord { name, kind, value, role, why, required });
+    let mut add = |name: String, kind: &'static str, value: String, role, why: &'static str, required| {
+        out.push(ZoneRecord { name, kind: kind.into(), value, role, why: why.into(), required });
+    };
     for ip in &facts.addresses {
         let kind = if ip.is_ipv4() { "A" } else { "AAAA" };
         add(host.into(), kind, text(*ip), Role::Address, "the address of this server", true);

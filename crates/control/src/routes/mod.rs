@@ -4,6 +4,7 @@ mod aliases;
 mod app_passwords;
 mod dns;
 mod domains;
+mod import;
 mod input;
 mod queue;
 mod reports;
@@ -27,6 +28,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/domains", get(domains::list).post(domains::add))
         .route("/v1/domains/{name}", get(domains::show).delete(domains::remove))
         .route("/v1/users", get(users::list).post(users::add))
+        .route("/v1/users/import", post(import::import))
+        .route("/v1/users/export", get(import::export))
         .route("/v1/users/{address}", get(users::show).patch(users::change).delete(users::remove))
         .route("/v1/users/{address}/password", put(users::password))
         .route("/v1/aliases", get(aliases::list).post(aliases::add))

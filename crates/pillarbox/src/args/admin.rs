@@ -1,6 +1,69 @@
 //! Verbs about the server itself: setup, DNS, certificates, configuration, reports, backups.
 
-use clap::Subcommand;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// `pillarbox setup`.
+#[derive(Debug, Args)]
+pub(crate) struct Setup {
+    /// The domain to host
+    pub(crate) domain: String,
+    /// First user; default: postmaster at the domain stays an alias of nobody
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) admin: Option<String>,
+    /// Name of this machine in the outside world
+    #[arg(long, value_name = "H")]
+    pub(crate) hostname: Option<String>,
+    /// Read the first user's password from standard input
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// Ask nothing: take what was found, generate the password
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// `pillarbox dkim`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DkimVerb {
+    /// Keys of a domain and their DNS records
+    List {
+        /// The domain
+        domain: String,
+    },
+    /// Make new keys; they sign once DNS has had time to learn them, the old ones retire then
+    Rotate {
+        /// The domain
+        domain: String,
+        /// Sign with the new keys at once
+        #[arg(long)]
+        now: bool,
+    },
+}
+
+/// `pillarbox dns`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DnsVerb {
+    /// The records to publish, as zone-file lines
+    Records {
+        /// The domain
+        domain: String,
+    },
+    /// Look them up; each line ok, missing or wrong; exit 1 if any is not ok
+    Check {
+        /// The domain
+        domain: String,
+    },
+}
+
+/// `pillarbox tls`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TlsVerb {
+    /// Certificates that are served and when they end
+    Status,
+    /// Order new certificates now (ACME)
+    Renew,
+}
 
 /// `pillarbox config`.
 #[derive(Debug, Subcommand)]
@@ -15,5 +78,32 @@ pub(crate) enum ConfigVerb {
     Explain {
         /// The key, such as limits.message_size
         key: String,
+    },
+}
+
+/// `pillarbox report`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReportVerb {
+    /// DMARC aggregate reports
+    Dmarc,
+    /// TLS reports
+    Tls,
+}
+
+/// `pillarbox backup`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupVerb {
+    /// Write a backup while the server runs
+    Create {
+        /// The file to write; it must not exist
+        file: PathBuf,
+        /// Keep the mailboxes too
+        #[arg(long)]
+        with_mail: bool,
+    },
+    /// Read a backup to its end and compare its checksums
+    Verify {
+        /// The backup
+        file: PathBuf,
     },
 }

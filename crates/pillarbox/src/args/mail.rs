@@ -108,6 +108,19 @@ pub(crate) enum UserVerb {
         /// A size such as 2G, none, or default for the configured one
         size: String,
     },
+    /// Add users from a passwd-file, CSV, or Postfix or Dovecot map, hashes included
+    Import {
+        /// The file; "-" for standard input
+        file: PathBuf,
+        /// passwd, csv or map; default: told from the file
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<String>,
+        /// Domain for names without one
+        #[arg(long, value_name = "DOMAIN")]
+        domain: Option<String>,
+    },
+    /// All users with their hashes as CSV, as import reads it
+    Export,
 }
 
 /// `pillarbox alias`.
@@ -198,4 +211,95 @@ pub(crate) enum VacationVerb {
         /// Whose
         address: String,
     },
+}
+
+/// Which messages a queue verb means.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct QueueFilter {
+    /// Only mail to this domain
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) to: Option<String>,
+    /// Only mail from this address; <> for reports
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) from: Option<String>,
+    /// Only held mail
+    #[arg(long)]
+    pub(crate) held: bool,
+}
+
+/// `pillarbox queue`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueVerb {
+    /// Messages that wait, and why in the remote's own words
+    List {
+        #[command(flatten)]
+        filter: QueueFilter,
+    },
+    /// One message's envelope
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// One message's bytes
+    Cat {
+        /// Its id
+        id: String,
+    },
+    /// Try now
+    Retry {
+        /// Ids
+        #[arg(required_unless_present_any = ["all", "to"])]
+        ids: Vec<String>,
+        /// The whole queue
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+        /// All mail to this domain
+        #[arg(long, value_name = "DOMAIN", conflicts_with = "ids")]
+        to: Option<String>,
+    },
+    /// Do not try until released
+    Hold {
+        /// Ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// The way back from hold
+    Release {
+        /// Ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Throw away; nobody is told
+    Remove {
+        /// Ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// One line a destination
+    Summary,
+}
+
+/// `pillarbox import`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportVerb {
+    /// Mail from a Maildir, its folders and flags included
+    Maildir(ImportArgs),
+    /// Mail from an mbox file
+    Mbox(ImportArgs),
+}
+
+/// What both imports need.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ImportArgs {
+    /// Where the mail is
+    pub(crate) path: PathBuf,
+    /// Whose mailbox it goes to
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) to: String,
+    /// Into this folder instead of the inbox
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) folder: Option<String>,
 }

@@ -48,14 +48,62 @@ pub(crate) enum Command {
     /// Automatic replies
     #[command(subcommand)]
     Vacation(VacationVerb),
+    /// Mail that is on its way
+    #[command(subcommand)]
+    Queue(QueueVerb),
     /// What would happen to mail for an address, step by step, without sending any
     Route {
         /// The address
         address: String,
     },
+    /// A message's whole life, from the log of events
+    Trace {
+        /// A queue id, a Message-ID or an address
+        what: String,
+        /// Most events to show, the newest
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        limit: usize,
+    },
+    /// DKIM keys
+    #[command(subcommand)]
+    Dkim(DkimVerb),
+    /// DNS records
+    #[command(subcommand)]
+    Dns(DnsVerb),
+    /// Certificates
+    #[command(subcommand)]
+    Tls(TlsVerb),
     /// The configuration
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// All domains, users, aliases and credentials as readable TOML
+    Export,
+    /// The way back from `export`; applying twice changes nothing
+    Apply {
+        /// File with the TOML; "-" for standard input
+        file: PathBuf,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+        /// Also remove what the file does not name
+        #[arg(long)]
+        prune: bool,
+        /// Do not ask before removing
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Reports from other servers about our mail
+    #[command(subcommand)]
+    Report(ReportVerb),
+    /// Deliver a message on standard input to a mailbox (for getmail, fetchmail, another MTA)
+    Deliver {
+        /// The mailbox
+        #[arg(long, value_name = "ADDRESS")]
+        to: String,
+        /// Envelope sender; default: the Return-Path field, or none
+        #[arg(long, value_name = "SENDER")]
+        from: Option<String>,
+    },
     /// Print a completion script
     Completions {
         /// bash, zsh, fish, elvish or powershell

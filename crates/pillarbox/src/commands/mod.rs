@@ -3,11 +3,18 @@
 mod alias;
 mod app_password;
 mod config;
+mod dkim;
+mod dns;
 mod domain;
 mod generate;
 mod pages;
+pub(crate) mod queue;
+mod report;
 mod route;
 mod status;
+mod tls;
+mod trace;
+mod transfer;
 mod user;
 mod vacation;
 
@@ -27,6 +34,15 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::AppPassword(verb) => app_password::run(&session, verb).await,
         Command::Vacation(verb) => vacation::run(&session, verb).await,
         Command::Route { address } => route::run(&session, &address).await,
+        Command::Queue(verb) => queue::run(&session, verb).await,
+        Command::Trace { what, limit } => trace::run(&session, &what, limit).await,
+        Command::Dkim(verb) => dkim::run(&session, verb).await,
+        Command::Dns(verb) => dns::run(&session, verb).await,
+        Command::Tls(verb) => tls::run(&session, verb).await,
+        Command::Export => transfer::export(&session).await,
+        Command::Apply { file, dry_run, prune, yes } => transfer::apply(&session, &file, dry_run, prune, yes).await,
+        Command::Report(verb) => report::run(&session, verb).await,
+        Command::Deliver { to, from } => crate::local::deliver(session.config(), &to, from.as_deref()).await,
         Command::Config(verb) => config::run(&session, verb),
         Command::Completions { shell } => generate::completions(&session, shell),
         Command::Man { dir } => generate::man(&session, &dir),

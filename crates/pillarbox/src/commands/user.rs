@@ -6,7 +6,7 @@ use pillarbox_control::{Client, escaped};
 use pillarbox_smtp::Mailbox;
 
 use super::domain::day;
-use super::{pages, parsed};
+use super::{pages, parsed, transfer};
 use crate::args::{PasswordSource, UserVerb};
 use crate::failure::{EXISTS, Failure};
 use crate::out::size;
@@ -31,6 +31,8 @@ pub(crate) async fn run(session: &Session, verb: UserVerb) -> Result<(), Failure
         UserVerb::Resume { address } => suspend(session, &parsed("address", &address)?, false).await,
         UserVerb::List { domain } => list(session, domain.as_deref()).await,
         UserVerb::Passwd { address, password } => passwd(session, &parsed("address", &address)?, password).await,
+        UserVerb::Import { file, format, domain } => transfer::import_users(session, &file, format.as_deref(), domain.as_deref()).await,
+        UserVerb::Export => transfer::export_users(session).await,
         UserVerb::Quota { address, size } => quota(session, &parsed("address", &address)?, size).await,
     }
 }
