@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// A file on its way to replace another. Dropped before [`Replacement::commit`], it leaves the old one as it was.
 pub(crate) struct Replacement {
@@ -25,6 +26,24 @@ impl Replacement {
     /// Makes the content durable and gives it the name. A crash leaves the old file or the new one, never a part. Blocking.
     pub(crate) fn commit(mut self) -> io::Result<()> {
         self.writer.flush()?;
+        self.finish()
+    }
+
+    /// The same, for readers that tell a changed file by its size and the second of its last change, as Dovecot does: the new file is dated at least a whole
+    /// second after the old one, though both may be of the same second.
+    pub(crate) fn commit_dated(mut self) -> io::Result<()> {
+        self.writer.flush()?;
+        if let Ok(old) = fs::metadata(&self.path).and_then(|old| old.modified()) {
+            let second = old.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+            let next = SystemTime::UNIX_EPOCH + Duration::from_secs(second.saturating_add(1));
+            if SystemTime::now() < next {
+                self.writer.get_ref().set_modified(next)?;
+            }
+        }
+        self.finish()
+    }
+
+    fn finish(mut self) -> io::Result<()> {
         self.writer.get_ref().sync_all()?;
         fs::rename(&self.temporary, &self.path)?;
         self.done = true;
@@ -78,6 +97,13 @@ mod tests {
         put("new").commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let second = || fs::metadata(&path).unwrap().modified().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let mut before = second();
+        for text in ["one", "two", "six"] {
+            put(text).commit_dated().unwrap();
+            assert!(second() > before, "a reader that goes by seconds and sizes sees each change");
+            before = second();
+        }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no left-overs");
         assert!(Replacement::begin(&folder.path().join("none/f"), 0o600).is_err());
     }

@@ -6,16 +6,6 @@ use pillarbox_smtp::Mailbox;
 
 use super::DovecotOptions;
 
-/// How a Dovecot wants extra fields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Dialect {
-    /// Up to 2.3: `userdb_mail`, `userdb_quota_rule`.
-    #[default]
-    V23,
-    /// From 2.4: `userdb_mail_path`, `userdb_quota_storage_size`.
-    V24,
-}
-
 /// A password that nothing matches: `*` is no hash that crypt(3) makes.
 const LOCKED: &str = "{CRYPT}*";
 
@@ -38,16 +28,9 @@ impl Line<'_> {
         };
         let home = field(self.home.to_str()?)?;
         let mut extra = String::new();
-        let maildir = format!("{home}/Maildir");
-        match self.options.dialect {
-            Dialect::V23 => extra.push_str(&format!("userdb_mail=maildir:{maildir}")),
-            Dialect::V24 => extra.push_str(&format!("userdb_mail_path={maildir}")),
-        }
         if let Some(bytes) = self.quota {
-            match self.options.dialect {
-                Dialect::V23 => extra.push_str(&format!(" userdb_quota_rule=*:storage={bytes}B")),
-                Dialect::V24 => extra.push_str(&format!(" userdb_quota_storage_size={bytes}B")),
-            }
+            // Dovecot up to 2.3, and from 2.4.
+            extra.push_str(&format!("userdb_quota_rule=*:storage={bytes}B userdb_quota_storage_size={bytes}B"));
         }
         if !self.is_own_name() {
             extra.push_str(&format!(" user={}", user_name(self.user)?));
@@ -55,6 +38,7 @@ impl Line<'_> {
         if self.suspended {
             extra.push_str(" nologin reason=suspended");
         }
+        let extra = extra.trim_start();
         Some(format!("{}:{password}:{}:{}::{home}::{extra}\n", user_name(self.name)?, self.options.uid, self.options.gid))
     }
 

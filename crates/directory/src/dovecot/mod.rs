@@ -2,13 +2,12 @@
 //!
 //! `users` serves as passdb and userdb: one line a user, one for each further login name. A passwd-file knows one password a user, so
 //! app-passwords are in `app-passwords-1` … `app-passwords-10`, the n-th of each user in the n-th file: Dovecot asks one passdb after another.
+//! Extra fields are written as Dovecot 2.3 and as 2.4 want them; each passes over the other's.
 //! A suspended user keeps its userdb entry (mail goes on to be found) and cannot log in.
 
 mod line;
 #[cfg(test)]
 mod tests;
-
-pub use line::Dialect;
 
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -45,8 +44,6 @@ pub struct DovecotOptions {
     pub home: HomeOf,
     /// Quota of users without their own, octets.
     pub default_quota: Option<u64>,
-    /// How this Dovecot wants extra fields.
-    pub dialect: Dialect,
 }
 
 /// Keeps the passwd-files current.
@@ -97,7 +94,7 @@ impl DovecotFile {
             }
         }
         // App-passwords first: a revoked one must not outlive the main file's change.
-        let commit = move || apps.into_iter().chain([users]).try_for_each(Replacement::commit);
+        let commit = move || apps.into_iter().chain([users]).try_for_each(Replacement::commit_dated);
         tokio::task::spawn_blocking(commit).await.map_err(io::Error::other)??;
         Ok(())
     }

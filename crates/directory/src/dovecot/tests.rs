@@ -19,7 +19,6 @@ fn options() -> DovecotOptions {
         gid: 5001,
         home: Arc::new(|m| Some(PathBuf::from(format!("/var/vmail/{}/{}", m.domain, m.local.key())))),
         default_quota: None,
-        dialect: Dialect::V23,
     }
 }
 
@@ -63,9 +62,9 @@ async fn lines_say_what_dovecot_needs() {
     let line = |start: &str| users.lines().find(|l| l.starts_with(start)).unwrap_or_else(|| panic!("{start} in {users}")).to_owned();
     let bob = line("bob@example.org:");
     assert!(bob.starts_with("bob@example.org:{ARGON2ID}$argon2id$v=19$m=64,t=1,p=1$"), "{bob}");
-    assert!(bob.ends_with(":5000:5001::/var/vmail/example.org/bob::userdb_mail=maildir:/var/vmail/example.org/bob/Maildir userdb_quota_rule=*:storage=1000B"), "{bob}");
+    assert!(bob.ends_with(":5000:5001::/var/vmail/example.org/bob::userdb_quota_rule=*:storage=1000B userdb_quota_storage_size=1000B"), "{bob}");
     assert!(line("robert@example.org:").ends_with(" user=bob@example.org"));
-    assert!(line("gone@example.org:").contains(":{CRYPT}*:") && line("gone@example.org:").ends_with(" nologin reason=suspended"));
+    assert!(line("gone@example.org:").contains(":{CRYPT}*:") && line("gone@example.org:").ends_with("::nologin reason=suspended"));
     assert!(line("none@example.org:").starts_with("none@example.org:{CRYPT}*:5000:"));
     assert_eq!(users.lines().count(), 4, "an address with a colon is left out: {users}");
     for n in [1, 2] {
@@ -78,9 +77,9 @@ async fn lines_say_what_dovecot_needs() {
         assert!(!apps.contains("gone@example.org"), "suspended");
     }
     assert_eq!(read("app-passwords-10"), "");
-    let v24 = DovecotOptions { dialect: Dialect::V24, default_quota: Some(5), ..options() };
-    DovecotFile::write_once(&d, folder.path(), &v24).await.unwrap();
-    assert!(read("users").contains("userdb_mail_path=/var/vmail/example.org/none/Maildir userdb_quota_storage_size=5B"));
+    let limited = DovecotOptions { default_quota: Some(5), ..options() };
+    DovecotFile::write_once(&d, folder.path(), &limited).await.unwrap();
+    assert!(read("users").contains("/var/vmail/example.org/none::userdb_quota_rule=*:storage=5B userdb_quota_storage_size=5B"));
 }
 
 /// Runs a command of Dovecot's, or tells why not: an error where the peers must be there, else a loud skip.
