@@ -27,7 +27,7 @@ pub struct DkimKeyRecord {
     pub algorithm: String,
     /// Public key as the `p=` value.
     pub public: String,
-    /// PKCS#8 PEM of the private key, when it is kept in the directory; otherwise it is STATE/dkim/<domain>/<selector>.pem.
+    /// PKCS#8 PEM of the private key, when it is kept in the directory; otherwise it is `STATE/dkim/DOMAIN/SELECTOR.pem`.
     #[serde(default)]
     pub private_pem: Option<String>,
     /// When it was made, RFC 3339 UTC.

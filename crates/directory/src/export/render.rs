@@ -81,7 +81,7 @@ impl ExportKeeper {
     /// Writes it once: for whoever changes the directory without a daemon.
     ///
     /// # Errors
-    /// As [`write`].
+    /// As [`write()`].
     pub async fn write_once(directory: &dyn Directory, path: &Path) -> Result<(), ExportError> {
         let mut file = Replacement::begin(path, 0o600)?;
         // Taken before the records are read: the file may hold more than it says, never less.
