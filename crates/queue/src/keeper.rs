@@ -49,6 +49,8 @@ struct Work {
     park: BTreeSet<QueueId>,
     update: HashSet<QueueId>,
     remove: HashSet<QueueId>,
+    /// Their envelopes are gone; once that is durable, they go.
+    messages: Vec<QueueId>,
     files: Vec<Arc<BodyFile>>,
     file_octets: u64,
     /// Someone wants everything done now.
@@ -138,6 +140,7 @@ impl Keeper {
         work.park.extend(left.park);
         work.update.extend(left.update);
         work.remove.extend(left.remove);
+        work.messages.extend(left.messages);
         work.file_octets = work.file_octets.saturating_add(left.file_octets);
         work.files.extend(left.files);
     }
@@ -205,11 +208,10 @@ impl Rounds {
         let releasable = queue.journal.releasable();
         let parking = self.pick_parking(&mut work.park);
         let updates = self.pick_updates(&mut work.update);
-        let late = self.last_sync.elapsed() >= SYNC_EVERY;
-        let files = !work.files.is_empty() && (work.hurry || late);
+        let late = work.hurry || self.last_sync.elapsed() >= SYNC_EVERY;
         let forgets = !parking.is_empty() || !updates.is_empty() || !work.remove.is_empty();
         let mut position = None;
-        if last || late || files || releasable > 0 || (forgets && queue.unsynced_mail.load(Ordering::Acquire)) {
+        if last || late || releasable > 0 || (forgets && queue.unsynced_mail.load(Ordering::Acquire)) {
             position = queue.journal.flush().blocking_recv().ok().and_then(Result::ok);
             queue.unsynced_mail.store(false, Ordering::Release);
             if let Err(error) = self.sync_mail() {
@@ -223,15 +225,23 @@ impl Rounds {
         }
         self.changed_since_index += parking.len() + updates.len() + work.remove.len();
         for id in std::mem::take(&mut work.remove) {
-            if let Err(error) = queue.deferred.remove(id) {
-                work.remove.insert(id);
-                tracing::warn!(%id, %error, "the files of a finished message could not be removed");
+            match queue.deferred.remove_envelope(id) {
+                Ok(()) => work.messages.push(id),
+                Err(error) => {
+                    work.remove.insert(id);
+                    tracing::warn!(%id, %error, "the envelope of a finished message could not be removed");
+                }
             }
         }
         let updated = self.update(&mut work.update, &updates);
         self.park(parking).and(updated)?;
         let Some(position) = position else { return Ok(()) };
         queue.deferred.sync()?;
+        for id in work.messages.drain(..) {
+            if let Err(error) = queue.deferred.remove_message(id) {
+                tracing::warn!(%id, %error, "the file of a finished message could not be removed; the next start does it");
+            }
+        }
         queue.journal.note(&Note::Synced(position), true);
         if queue.journal.flush().blocking_recv().is_ok_and(|r| r.is_ok()) {
             work.files.drain(..).for_each(|file| file.release());

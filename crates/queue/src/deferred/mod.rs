@@ -3,7 +3,7 @@
 //! `deferred/XX/ID.json` is the envelope, versioned and indented; `deferred/XX/ID.msg` the message as it will be sent on (CRLF line
 //! ends). XX is the two characters before the last two of the id, which spreads a million messages over a thousand folders.
 //! The message is written once, the envelope anew whenever something became of a recipient: that is why they are two files.
-//! The envelope is what counts. It gets its name only after both files' contents are durable, and loses it first.
+//! The envelope is what counts. It gets its name only after both files' contents are durable, and loses it before the message goes.
 
 mod index;
 mod scan;
@@ -137,9 +137,13 @@ impl Deferred {
         batch.iter().try_for_each(|envelope| self.disk.rename(&self.path(envelope.id, UNFINISHED), &self.path(envelope.id, "json")))
     }
 
-    /// Removes a message. Blocks.
-    pub(crate) fn remove(&self, id: QueueId) -> io::Result<()> {
-        remove_if_there(&*self.disk, &self.path(id, "json"))?;
+    /// Removes an envelope: the message is queued no more. Blocks.
+    pub(crate) fn remove_envelope(&self, id: QueueId) -> io::Result<()> {
+        remove_if_there(&*self.disk, &self.path(id, "json"))
+    }
+
+    /// Removes a message, once it is durable that its envelope is gone: a power cut could undo the one and not the other. Blocks.
+    pub(crate) fn remove_message(&self, id: QueueId) -> io::Result<()> {
         remove_if_there(&*self.disk, &self.path(id, "msg"))
     }
 
@@ -244,10 +248,12 @@ mod tests {
         changed.junk = true;
         deferred.update(std::slice::from_ref(&changed)).unwrap();
         assert_eq!(deferred.read(QueueId(1)).unwrap(), changed);
-        deferred.remove(QueueId(1)).unwrap();
+        deferred.remove_envelope(QueueId(1)).unwrap();
         assert!(!deferred.has(QueueId(1)));
         assert!(matches!(deferred.read(QueueId(1)), Err(ReadError::Io(_))));
-        deferred.remove(QueueId(1)).unwrap();
+        deferred.remove_message(QueueId(1)).unwrap();
+        assert!(deferred.body(QueueId(1)).is_err());
+        deferred.remove_message(QueueId(1)).unwrap();
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Folder<'_> {
         }
         for id in envelopes {
             if !messages.remove(&id) {
-                // A power cut may undo the first of two removals and not the second.
+                // A file system check may bring back the envelope of a finished message, and not the message.
                 let path = self.deferred.path(id, "json");
                 match read_envelope(&path) {
                     Ok(envelope) if (self.finished)(&envelope) => remove_if_there(&*self.deferred.disk, &path).map_err(failed)?,

@@ -154,9 +154,11 @@ fn scan(octets: &[u8], nonce: u64, last: bool) -> Result<Scan, u8> {
     let mut records: Vec<(usize, Header)> = Vec::new();
     let mut holes: Vec<Range<usize>> = Vec::new();
     let mut at = 0;
+    let mut durable = 0;
     let ended = loop {
         match look(octets, nonce, at) {
             Found::Record(header) => {
+                durable = durable.max(header.synced as usize);
                 if header.kind == Kind::End {
                     break true;
                 }
@@ -173,8 +175,10 @@ fn scan(octets: &[u8], nonce: u64, last: bool) -> Result<Scan, u8> {
             },
         }
     };
-    // Whatever was durable when a later record was written cannot be torn.
-    let durable = if ended || !last { octets.len() } else { records.iter().map(|(_, h)| h.synced as usize).max().unwrap_or(0) };
+    // Whatever was durable when a later record was written cannot be torn; a segment is durable to its end before the next is begun.
+    if !last {
+        durable = octets.len();
+    }
     let torn = holes.iter().map(|hole| hole.start).find(|&start| start >= durable);
     let cut = torn.or((!ended && !records.is_empty() && last).then_some(at));
     if let Some(cut) = cut {
