@@ -110,7 +110,8 @@ impl Sealer<'_> {
         let body = message.get(split(message).body..).unwrap_or_default();
         let mut rest = format!(";\r\n\tbh={}; c=relaxed/relaxed;\r\n\td={}; h=", STANDARD.encode(body_hash(body)), self.domain);
         fold_names(&names, self.domain.len() + 6, &mut rest);
-        rest.push_str(&format!(";\r\n\ti={instance}; s={}; t={now}", self.selector));
+        // The space before i= is what dkimpy, which many lists run, looks for.
+        rest.push_str(&format!(";\r\n\t i={instance}; s={}; t={now}", self.selector));
         self.sign(b"ARC-Message-Signature", &format!("a={};\r\n\tb=", self.algorithm), &rest, canonical)
     }
 
