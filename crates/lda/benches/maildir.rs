@@ -23,8 +23,10 @@ fn main() {
     divan::main();
 }
 
-/// Deliveries in one sample.
-const MESSAGES: u64 = 2048;
+/// Deliveries in one sample: 2048, but at most 128 MiB.
+fn messages(size: usize) -> u64 {
+    (128 * 1024 * 1024 / size as u64).clamp(1, 2048)
+}
 
 struct House {
     _folder: tempfile::TempDir,
@@ -73,7 +75,7 @@ impl House {
         let queue = FakeQueue::new();
         let lines = format!("{}\r\n", "x".repeat(70)).repeat(size / 72);
         let body = Body::from_bytes(format!("Received: by mail.example.org\r\nSubject: x\r\n\r\n{lines}").into_bytes());
-        for n in 0..MESSAGES {
+        for n in 0..messages(size) {
             let recipient = Recipient::new(user(n % users), Route::Mailbox { folder: None });
             let mut envelope = Envelope::new(QueueId(IDS.fetch_add(1, Ordering::Relaxed)), ReversePath::Null, vec![recipient]);
             envelope.received = 1_700_000_000_000 + n;
@@ -99,7 +101,7 @@ impl House {
 
 fn deliver(bencher: Bencher<'_, '_>, users: u64, size: usize, runs: usize, quota: Option<Quota>, sync: bool) {
     bencher
-        .counter(ItemsCount::new(MESSAGES))
+        .counter(ItemsCount::new(messages(size)))
         .with_inputs(|| {
             let house = House::new(users, quota);
             let queue = house.queue(users, size);
@@ -135,7 +137,7 @@ fn four_kib_with_quota(bencher: Bencher<'_, '_>) {
     deliver(bencher, 100, 4096, 2, Some(Quota::Bytes(1 << 40)), false);
 }
 
-#[divan::bench(sample_count = 5, sample_size = 1, args = [1024, 102_400])]
+#[divan::bench(sample_count = 5, sample_size = 1, args = [1024, 102_400, 1_048_576])]
 fn by_size(bencher: Bencher<'_, '_>, size: usize) {
     deliver(bencher, 100, size, 2, None, false);
 }
