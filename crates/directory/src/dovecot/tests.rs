@@ -62,7 +62,10 @@ async fn lines_say_what_dovecot_needs() {
     let line = |start: &str| users.lines().find(|l| l.starts_with(start)).unwrap_or_else(|| panic!("{start} in {users}")).to_owned();
     let bob = line("bob@example.org:");
     assert!(bob.starts_with("bob@example.org:{ARGON2ID}$argon2id$v=19$m=64,t=1,p=1$"), "{bob}");
-    assert!(bob.ends_with(":5000:5001::/var/vmail/example.org/bob::userdb_quota_rule=*:storage=1000B userdb_quota_storage_size=1000B"), "{bob}");
+    assert!(
+        bob.ends_with(":5000:5001::/var/vmail/example.org/bob::userdb_quota_rule=*:storage=1000B userdb_quota_storage_size=1000B"),
+        "{bob}"
+    );
     assert!(line("robert@example.org:").ends_with(" user=bob@example.org"));
     assert!(line("gone@example.org:").contains(":{CRYPT}*:") && line("gone@example.org:").ends_with("::nologin reason=suspended"));
     assert!(line("none@example.org:").starts_with("none@example.org:{CRYPT}*:5000:"));
