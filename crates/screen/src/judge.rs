@@ -66,7 +66,7 @@ impl Case<'_> {
                 verdict.action = Action::Defer(reply);
             }
         }
-        verdict.prepend = results::write(&self.screen.hostname, &policy::statements(&auth)).into_bytes();
+        verdict.prepend = results::write(&self.screen.hostname, &policy::statements(&auth, config.dkim)).into_bytes();
         verdict
     }
 

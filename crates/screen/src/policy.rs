@@ -68,17 +68,23 @@ pub(crate) fn weigh(config: &Screen, listings: &Listings, auth: &Authentication,
     opinion
 }
 
+/// A From field that DMARC cannot be applied to would be the way around it: refused where it is malformed on purpose, else junk.
 fn from_field(config: &Screen, auth: &Authentication, opinion: &mut Opinion) {
-    match &auth.from {
-        FromField::One(_) => {}
-        FromField::SeveralFields if config.dmarc == "enforce" => {
-            opinion.why.push("several From fields".to_owned());
-            opinion.refuse = Some(replies::several_from_fields());
-        }
-        FromField::SeveralFields => opinion.add(points::FROM_ODD, "several From fields".to_owned()),
-        FromField::SeveralDomains => opinion.add(points::FROM_ODD, "From names several domains".to_owned()),
-        FromField::Missing | FromField::Unreadable => opinion.add(points::FROM_ODD, "From names no address".to_owned()),
+    let enforced = config.dmarc == "enforce";
+    let (why, refusal) = match &auth.from {
+        FromField::One(_) => return,
+        FromField::SeveralFields => ("several From fields", Some(replies::several_from_fields())),
+        FromField::TooLarge => ("the header is too large to look through", Some(replies::header_too_large())),
+        FromField::SeveralDomains => ("From names several domains", None),
+        FromField::Missing | FromField::Unreadable => ("From names no address", None),
+    };
+    if !enforced {
+        opinion.add(points::FROM_ODD, why.to_owned());
+        return;
     }
+    opinion.why.push(why.to_owned());
+    opinion.junk = true;
+    opinion.refuse = opinion.refuse.take().or(refusal);
 }
 
 fn dmarc(config: &Screen, auth: &Authentication, list: bool, opinion: &mut Opinion) {
@@ -131,29 +137,30 @@ fn excuse(config: &Screen, auth: &Authentication, list: bool) -> Option<String> 
     None
 }
 
-/// The statements of Authentication-Results.
-pub(crate) fn statements(auth: &Authentication) -> Vec<String> {
+/// The statements of Authentication-Results. `dkim`: signatures were looked for.
+pub(crate) fn statements(auth: &Authentication, dkim: bool) -> Vec<String> {
     let mut all = Vec::new();
     if let Some(spf) = &auth.spf {
         let identity = if spf.helo { "helo" } else { "mailfrom" };
         all.push(format!("spf={} smtp.{identity}={}", spf.result.as_str(), pvalue(&spf.domain)));
     }
-    if auth.spf.is_some() || auth.dmarc.is_some() || !auth.dkim.is_empty() {
-        for dkim in &auth.dkim {
-            let mut statement = format!("dkim={}", dkim.result.as_str());
-            if let Some(reason) = &dkim.reason {
-                statement.push_str(&format!(" reason=\"{}\"", quoted(reason)));
-            }
-            for (property, value) in [("d", &dkim.domain), ("s", &dkim.selector), ("b", &dkim.tag)] {
-                if !value.is_empty() {
-                    statement.push_str(&format!(" header.{property}={}", pvalue(value)));
-                }
-            }
-            if !dkim.algorithm.is_empty() {
-                statement.push_str(&format!(" header.a={}", dkim.algorithm));
-            }
-            all.push(statement);
+    if dkim && auth.dkim.is_empty() {
+        all.push("dkim=none".to_owned());
+    }
+    for dkim in &auth.dkim {
+        let mut statement = format!("dkim={}", dkim.result.as_str());
+        if let Some(reason) = &dkim.reason {
+            statement.push_str(&format!(" reason=\"{}\"", quoted(reason)));
         }
+        for (property, value) in [("d", &dkim.domain), ("s", &dkim.selector), ("b", &dkim.tag)] {
+            if !value.is_empty() {
+                statement.push_str(&format!(" header.{property}={}", pvalue(value)));
+            }
+        }
+        if !dkim.algorithm.is_empty() {
+            statement.push_str(&format!(" header.a={}", dkim.algorithm));
+        }
+        all.push(statement);
     }
     if let Some(arc) = &auth.arc {
         // A chain that could not be looked up is left out: RFC 8617 knows no word for it.
@@ -253,8 +260,17 @@ mod tests {
     }
 
     #[test]
-    fn two_from_fields_are_refused() {
-        let auth = Authentication { from: FromField::SeveralFields, ..Authentication::default() };
-        assert!(weighed(&Screen::default(), &auth).refuse.is_some());
+    fn a_from_field_that_dmarc_cannot_be_applied_to_is_no_way_around_it() {
+        for from in [FromField::SeveralFields, FromField::TooLarge] {
+            let auth = Authentication { from, ..Authentication::default() };
+            assert!(weighed(&Screen::default(), &auth).refuse.is_some());
+        }
+        for from in [FromField::Missing, FromField::Unreadable, FromField::SeveralDomains] {
+            let auth = Authentication { from, ..Authentication::default() };
+            let opinion = weighed(&Screen::default(), &auth);
+            assert!(opinion.junk && opinion.refuse.is_none());
+            let watching = Screen { dmarc: "report-only".into(), ..Screen::default() };
+            assert_eq!(weighed(&watching, &auth).score, points::FROM_ODD);
+        }
     }
 }

@@ -73,6 +73,11 @@ pub fn several_from_fields() -> Reply {
     Reply::new(550, EnhancedCode(5, 6, 0), "The message has more than one From field (RFC 5322 section 3.6), so its author is in doubt")
 }
 
+/// A header section that no honest message has, and behind which an author could hide from DMARC.
+pub fn header_too_large() -> Reply {
+    Reply::new(550, EnhancedCode(5, 6, 0), "The header of the message is too large: more than 2000 fields, or more than 1 MiB")
+}
+
 /// The score is over `screen.reject_score`.
 pub fn score() -> Reply {
     Reply::new(550, EnhancedCode(5, 7, 1), "The message looks like spam and is not accepted here")

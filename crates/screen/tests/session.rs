@@ -42,7 +42,7 @@ async fn good_mail_passes_with_its_results() {
     let verdict = world.send(CLIENT, FROM, MESSAGE).await.unwrap();
     assert_eq!((verdict.action.clone(), verdict.dmarc, verdict.score), (Action::Accept, Some("pass"), 0.0));
     assert!(stored(&verdict, MESSAGE).starts_with(
-        "X-Pillarbox-Verdict: accept, score=0.0 required=6.0\nAuthentication-Results: mx.example.org;\n\tspf=pass smtp.mailfrom=example.net;\n\
+        "X-Pillarbox-Verdict: accept, score=0.0 required=6.0\nAuthentication-Results: mx.example.org;\n\tspf=pass smtp.mailfrom=example.net;\n\tdkim=none;\n\
          \tdmarc=pass (p=reject) header.from=example.net\nFrom: Alice"
     ));
 }
@@ -318,4 +318,22 @@ async fn dmarc_reports_come_in_and_go_out() {
 
     let report = String::from_utf8(reports[1].message.clone()).unwrap();
     assert!(pillarbox_screen::reports::looks_like_report(report.as_bytes()), "{report}");
+}
+
+/// THREATS: name servers that never answer. Nobody waits for long, nothing is held against the sender, and soon nobody waits at all.
+#[tokio::test]
+async fn silent_name_servers_are_given_up() {
+    let server = support::dns::Server::with(|script| {
+        script.is_silent("example.net");
+    })
+    .await;
+    let world = World::over(&config(|_| {}), server.impatient_dns(), server).await;
+    let from: ReversePath = FROM.parse().unwrap();
+    for _ in 0..5 {
+        assert!(!world.screen.dns().is_down());
+        world.session(CLIENT).mail("Q1", &from, &MailParams::default()).await.unwrap();
+    }
+    assert!(world.screen.dns().is_down());
+    let verdict = world.send(CLIENT, FROM, MESSAGE).await.unwrap();
+    assert_eq!((verdict.action, verdict.dmarc), (Action::Accept, Some("temperror")));
 }

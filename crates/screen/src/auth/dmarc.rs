@@ -49,8 +49,10 @@ pub enum FromField {
     /// No From field.
     #[default]
     Missing,
-    /// A field without an address, or a header too large to look through.
+    /// A field without an address.
     Unreadable,
+    /// The header is too large to look through.
+    TooLarge,
     /// Authors of one domain, in A-labels.
     One(String),
     /// Authors of several domains: DMARC does not apply.

@@ -114,7 +114,7 @@ async fn all(dns: &Dns, checks: Checks, from: &ReversePath, spf: Option<SpfCheck
     let mut authentication = Authentication { spf, ..Authentication::default() };
     let header = summary(message, HEADER);
     if header.end == SectionEnd::Limit {
-        authentication.from = FromField::Unreadable;
+        authentication.from = FromField::TooLarge;
         return authentication;
     }
     let Some(mut parsed) = AuthenticatedMessage::parse_with_opts(message, None, true) else {

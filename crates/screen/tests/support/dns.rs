@@ -4,7 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use hickory_resolver::Resolver;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use pillarbox_screen::Dns;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -163,6 +167,19 @@ impl Server {
     pub fn dns(&self) -> Dns {
         let config = pillarbox_config::Dns { servers: vec![self.address], ..Default::default() };
         Dns::new(&config).expect("a resolver")
+    }
+
+    /// A resolver that gives up after a moment.
+    pub fn impatient_dns(&self) -> Dns {
+        let mut server = NameServerConfig::udp(self.address.ip());
+        for connection in &mut server.connections {
+            connection.port = self.address.port();
+        }
+        let mut options = ResolverOpts::default();
+        (options.timeout, options.attempts) = (Duration::from_millis(20), 1);
+        let config = ResolverConfig::from_parts(None, vec![], vec![server]);
+        let resolver = Resolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options).build();
+        Dns::with_resolver(resolver.expect("a resolver"))
     }
 
     /// Queries by UDP so far.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pillarbox_config::Config;
 use pillarbox_directory::{Change, Directory, DomainRecord, MemoryDirectory};
-use pillarbox_screen::{Screen, ScreenSession, SessionFacts, Verdict};
+use pillarbox_screen::{Dns, Screen, ScreenSession, SessionFacts, Verdict};
 use pillarbox_smtp::{MailParams, Mailbox, Reply, ReversePath};
 
 use super::dns::{Script, Server};
@@ -27,6 +27,11 @@ impl World {
     /// A server for `example.org` with this configuration and these names in DNS.
     pub async fn new(config: &Config, write: impl FnOnce(&mut Script)) -> Self {
         let server = Server::with(write).await;
+        Self::over(config, server.dns(), server).await
+    }
+
+    /// The same over a resolver of the test's.
+    pub async fn over(config: &Config, dns: Dns, server: Server) -> Self {
         let directory = Arc::new(MemoryDirectory::new());
         let record = DomainRecord {
             name: "example.org".parse().expect("a name"),
@@ -35,7 +40,7 @@ impl World {
             dkim: vec![],
         };
         directory.apply(vec![Change::PutDomain(record)]).await.expect("a domain");
-        let screen = Screen::new(config, directory.clone(), server.dns()).expect("a screen");
+        let screen = Screen::new(config, directory.clone(), dns).expect("a screen");
         Self { server, directory, screen }
     }
 
