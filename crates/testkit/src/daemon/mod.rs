@@ -27,11 +27,15 @@ pub use programs::{binary, have_binaries};
 pub struct DaemonBuilder {
     config: toml::Table,
     environment: Vec<(String, String)>,
+    dovecot: bool,
 }
+
+/// User and group that own the mail where tests run as root: Debian's `nobody` and `nogroup`.
+pub const NOBODY: u32 = 65534;
 
 impl Default for DaemonBuilder {
     fn default() -> Self {
-        let mut builder = Self { config: toml::Table::new(), environment: Vec::new() };
+        let mut builder = Self { config: toml::Table::new(), environment: Vec::new(), dovecot: false };
         for service in ["smtp", "submission", "submissions"] {
             builder = builder.set(&format!("listen.{service}"), vec!["127.0.0.1:0".to_owned()]);
         }
@@ -69,6 +73,13 @@ impl DaemonBuilder {
         self.set("relay.port", i64::from(port)).set("relay.deny_networks", Vec::<String>::new())
     }
 
+    /// Lets a Dovecot open the mailboxes: where the test runs as root, the mail and the passwd-files belong to [`NOBODY`], since Dovecot opens no mailbox of
+    /// root's. (The daemon gives what it stores to the owner of the mail folder.)
+    pub fn for_dovecot(mut self) -> Self {
+        self.dovecot = true;
+        self
+    }
+
     /// Sets an environment variable of the daemon.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -81,6 +92,9 @@ impl DaemonBuilder {
         let at = |name: &str| home.path().join(name);
         for name in ["state", "mail", "run"] {
             std::fs::create_dir(at(name)).unwrap();
+        }
+        if self.dovecot && rustix::process::geteuid().is_root() {
+            give_to_nobody(home.path()).unwrap();
         }
         let this = self
             .set("paths.state", at("state").display().to_string())
@@ -111,6 +125,17 @@ impl DaemonBuilder {
         daemon.spawn().await;
         daemon
     }
+}
+
+fn give_to_nobody(home: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    std::fs::set_permissions(home, std::fs::Permissions::from_mode(0o711))?;
+    chown(home.join("mail"), Some(NOBODY), Some(NOBODY))?;
+    let passwd = home.join("state/dovecot");
+    std::fs::create_dir(&passwd)?;
+    chown(&passwd, None, Some(NOBODY))?;
+    // With the setgid bit the daemon's files belong to the folder's group.
+    std::fs::set_permissions(&passwd, std::fs::Permissions::from_mode(0o2750))
 }
 
 /// The daemon. It is killed and its folder removed when dropped.
@@ -179,7 +204,7 @@ impl Daemon {
 
     /// Changes a configuration key in the file; takes effect at the next start or reload.
     pub fn configure(&mut self, key: &str, value: impl Into<toml::Value>) {
-        let builder = DaemonBuilder { config: std::mem::take(&mut self.config), environment: Vec::new() }.set(key, value);
+        let builder = DaemonBuilder { config: std::mem::take(&mut self.config), ..DaemonBuilder::default() }.set(key, value);
         self.config = builder.config;
         std::fs::write(&self.config_path, toml::to_string(&self.config).unwrap()).unwrap();
     }
