@@ -12,7 +12,7 @@ use pillarbox_control::{Admin, DaemonInfo};
 use pillarbox_directory::dovecot::DovecotFile;
 use pillarbox_directory::export::ExportKeeper;
 use pillarbox_directory::keeper::Keeper;
-use pillarbox_directory::{AuthPolicy, Authenticator, Directory, PostgresDirectory, PostgresOptions, ResolvePolicy, SledDirectory, Srs};
+use pillarbox_directory::{AuthPolicy, Authenticator, Directory, ResolvePolicy, Srs};
 use pillarbox_ingest::certificates::{CertificateStore, write_private};
 use pillarbox_ingest::{Ingest, Listener, Rooms, Settings};
 use pillarbox_lda::MailboxTransport;
@@ -41,7 +41,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let config = Arc::new(config);
-    let directory = open_directory(&config).await?;
+    let directory = pillarbox_directory::open(&config).await?;
     let srs = Arc::new(Srs::load(directory.as_ref()).await?);
     let policy = Arc::new(ArcSwap::from_pointee(ResolvePolicy::from_config(&config).with_srs(srs)));
     let internal = InternalMail::new(directory.clone(), policy.clone());
@@ -102,6 +102,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         scram_decoy_key,
         listeners,
         orders: orders.clone(),
+        keepers: parking_lot::Mutex::new(keepers),
         queue: queue.clone(),
         set_level,
     });
@@ -152,6 +153,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         tracing::warn!("some sessions did not end in time and were cut off; nothing they had been told 250 for is lost");
     }
     queue.shutdown().await;
+    let keepers = std::mem::take(&mut *running.keepers.lock());
     for keeper in keepers {
         keeper.stop().await;
     }
@@ -168,19 +170,6 @@ fn metrics() -> anyhow::Result<metrics_exporter_prometheus::PrometheusHandle> {
 
 fn rand_key() -> [u8; 32] {
     rand::random()
-}
-
-/// The store that `[directory]` names. A damaged sled database was rebuilt from its export by the time this returns, and said so.
-async fn open_directory(config: &Config) -> anyhow::Result<Arc<dyn Directory>> {
-    if config.directory.backend == "postgres" {
-        return Ok(Arc::new(PostgresDirectory::connect(PostgresOptions::from_config(&config.directory)).await?));
-    }
-    let path = config.paths.state.join("directory.sled");
-    let opened = tokio::task::spawn_blocking(move || SledDirectory::open(&path)).await??;
-    if let Some(rebuilt) = opened.rebuilt() {
-        tracing::error!("{rebuilt}");
-    }
-    Ok(Arc::new(opened))
 }
 
 /// What is kept current beside the database: the export from which it can be rebuilt, and Dovecot's passwd-files.

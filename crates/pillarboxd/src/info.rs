@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use pillarbox_config::Config;
 use pillarbox_control::DaemonInfo;
 use pillarbox_control::api::{CertificateInfo, ListenerInfo};
+use pillarbox_directory::keeper::Keeper;
 use pillarbox_directory::{Directory, ResolvePolicy};
 use pillarbox_ingest::certificates::CertificateStore;
 use pillarbox_ingest::{Ingest, Settings};
@@ -34,6 +36,7 @@ pub(crate) struct Running {
     pub(crate) scram_decoy_key: [u8; 32],
     pub(crate) listeners: Vec<ListenerInfo>,
     pub(crate) orders: Arc<Orders>,
+    pub(crate) keepers: Mutex<Vec<Keeper>>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) set_level: Box<dyn Fn(&str) -> anyhow::Result<()> + Send + Sync>,
 }
@@ -88,7 +91,11 @@ impl DaemonInfo for Running {
     }
 
     fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+        let mut problems: Vec<String> = self.directory.health().err().into_iter().chain(self.directory.repaired()).collect();
+        if !self.mailboxes.is_healthy() {
+            problems.push("stored mail could not be flushed to the disk; see to it, then restart the daemon".to_owned());
+        }
+        problems.extend(self.keepers.lock().iter().filter_map(|keeper| keeper.health().err()));
         let now = OffsetDateTime::now_utc();
         for certificate in self.certificates.infos() {
             let left = certificate.not_after - now;
