@@ -5,6 +5,7 @@
 //! The message is written once, the envelope anew whenever something became of a recipient: that is why they are two files.
 //! The envelope is what counts. It gets its name only after both files' contents are durable, and loses it before the message goes.
 
+mod files;
 mod index;
 mod scan;
 
@@ -21,6 +22,7 @@ use crate::envelope::Envelope;
 use crate::id::QueueId;
 use crate::journal::remove_if_there;
 
+pub use files::ParkedFiles;
 pub(crate) use index::{Index, IndexEntry};
 pub(crate) use scan::{ScanError, Scanned, scan, stamp_of};
 
