@@ -11,9 +11,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
 use pillarbox_config::{ByteSize, Config};
+use pillarbox_directory::DirectoryError;
 use pillarbox_directory::dovecot::{DovecotFile, DovecotOptions};
 use pillarbox_directory::export::ExportKeeper;
-use pillarbox_directory::{Directory, DirectoryError, SledDirectory};
 
 use crate::admin::Admin;
 use crate::client::{Client, ClientError};
@@ -59,7 +59,7 @@ pub async fn connect(config: &Config) -> Result<Client, ConnectError> {
     if let Some(client) = Client::daemon(&socket).await? {
         return Ok(client);
     }
-    let admin = Arc::new(open(config, &socket)?);
+    let admin = Arc::new(open(config, &socket).await?);
     let router = crate::routes::router(admin.clone()).layer(axum::middleware::from_fn_with_state(admin, keep_files));
     Ok(Client::in_process(router))
 }
@@ -102,16 +102,14 @@ pub fn dovecot_options(config: &Config) -> DovecotOptions {
     }
 }
 
-fn open(config: &Config, socket: &Path) -> Result<Admin, ConnectError> {
+async fn open(config: &Config, socket: &Path) -> Result<Admin, ConnectError> {
     let state = &config.paths.state;
     prepare(state).map_err(|why| ConnectError::State { path: state.clone(), why })?;
-    let path = state.join("directory.sled");
-    let directory: Arc<dyn Directory> = match SledDirectory::open(&path) {
-        Ok(directory) => Arc::new(directory),
-        Err(DirectoryError::Locked { path }) => return Err(ConnectError::Locked { socket: socket.to_path_buf(), database: path }),
-        Err(error) => return Err(ConnectError::Directory(error)),
-    };
-    Ok(Admin::new(Arc::new(ArcSwap::from_pointee(config.clone())), directory))
+    match pillarbox_directory::open(config).await {
+        Ok(directory) => Ok(Admin::new(Arc::new(ArcSwap::from_pointee(config.clone())), directory)),
+        Err(DirectoryError::Locked { path }) => Err(ConnectError::Locked { socket: socket.to_path_buf(), database: path }),
+        Err(error) => Err(ConnectError::Directory(error)),
+    }
 }
 
 /// Makes the state folder if it is missing, and becomes its owner when this is root.
@@ -119,7 +117,7 @@ fn prepare(state: &Path) -> Result<(), String> {
     match std::fs::metadata(state) {
         Ok(meta) if !meta.is_dir() => return Err("is not a folder".into()),
         Ok(_) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => make(state).map_err(|e| format!("cannot be made: {e}"))?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => make_folder(state).map_err(|e| format!("cannot be made: {e}"))?,
         Err(e) => return Err(e.to_string()),
     }
     let meta = std::fs::metadata(state).map_err(|e| e.to_string())?;
@@ -133,8 +131,8 @@ fn prepare(state: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The folder, mode 0700, owned by the daemon's user where root makes it and the system has that user.
-fn make(state: &Path) -> io::Result<()> {
+/// Makes a folder of the daemon's, mode 0700, owned by its user where root makes it and the system has that user.
+pub fn make_folder(state: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state)?;
     if rustix::process::geteuid().as_raw() == 0
         && let Ok(Some(user)) = User::from_name(USER)

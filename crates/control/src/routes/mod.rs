@@ -2,6 +2,7 @@
 
 mod aliases;
 mod app_passwords;
+mod check;
 mod dns;
 mod domains;
 mod import;
@@ -48,6 +49,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/queue/release", post(queue::release))
         .route("/v1/queue/remove", post(queue::remove))
         .route("/v1/queue/{id}", get(queue::show))
+        .route("/v1/queue/{id}/envelope", get(queue::envelope))
         .route("/v1/queue/{id}/message", get(queue::message))
         .route("/v1/submit", post(queue::submit))
         .route("/v1/trace", get(reports::trace))
@@ -55,6 +57,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/reports/tls", get(reports::tls))
         .route("/v1/tls", get(reports::certificates))
         .route("/v1/tls/renew", post(reports::renew))
+        .route("/v1/check/relay", post(check::relay))
         .route("/v1/export", get(transfer::export))
         .route("/v1/apply", post(transfer::apply))
         .route("/v1/route/{address}", get(route::route))

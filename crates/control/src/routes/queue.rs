@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use pillarbox_queue::{ListFilter, QueueId, RetryFilter};
+use pillarbox_queue::{Envelope, ListFilter, QueueId, RetryFilter};
 use pillarbox_smtp::{Domain, ReversePath};
 use serde::Deserialize;
 
@@ -37,6 +37,11 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>, Asked(filter): Asked<F
 pub(super) async fn show(State(admin): State<Arc<Admin>>, Named(id): Named<QueueId>) -> ApiResult<axum::Json<QueueEntry>> {
     let envelope = admin.queue()?.show(id).await.ok_or_else(|| gone(&[id]))?;
     Ok(axum::Json(QueueEntry::from(&envelope)))
+}
+
+/// The whole envelope, for backups.
+pub(super) async fn envelope(State(admin): State<Arc<Admin>>, Named(id): Named<QueueId>) -> ApiResult<axum::Json<Envelope>> {
+    Ok(axum::Json(admin.queue()?.show(id).await.ok_or_else(|| gone(&[id]))?))
 }
 
 /// The message's octets as they will be sent on.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use pillarbox_config::Config;
 use pillarbox_directory::{ResolvePolicy, Resolved, Srs, Target, resolve};
-use pillarbox_smtp::Mailbox;
+use pillarbox_smtp::{Mailbox, ReversePath};
 
 use super::input::Named;
 use crate::admin::Admin;
@@ -27,7 +27,10 @@ pub(super) async fn route(State(admin): State<Arc<Admin>>, Named(address): Named
             ends
         }
         Resolved::Unknown => reject("550 5.1.1 No such user here"),
-        Resolved::NotOurs => reject("550 5.7.1 Relaying denied"),
+        Resolved::NotOurs => {
+            steps.push("strangers get 550 5.7.1; for users who have logged in:".into());
+            vec![RouteEnd::Relay { address: address.clone(), via: String::new() }]
+        }
         Resolved::Suspended if config.mailbox.suspended == "hold" => {
             steps.push("mailbox.suspended is \"hold\": the mail is accepted and kept in the queue".into());
             resolution.suspended.iter().map(|user| mailbox(&config, user.clone(), None, None)).collect()
@@ -38,9 +41,9 @@ pub(super) async fn route(State(admin): State<Arc<Admin>>, Named(address): Named
     };
     for one in &mut ends {
         if let RouteEnd::Relay { address, via } = one {
-            let hop = next_hop(&config, address);
-            steps.push(format!("mail for {address} leaves by {hop}"));
-            *via = hop;
+            let told = admin.relay()?.explain(&address.domain, &ReversePath::Null).await;
+            steps.extend(told.steps);
+            *via = told.destination;
         }
     }
     Ok(axum::Json(RouteInfo { address, steps, ends }))
@@ -60,19 +63,4 @@ fn mailbox(config: &Config, address: Mailbox, folder: Option<String>, own: Optio
     let configured = config.mailbox.deliver_to_domains.get(address.domain.as_str());
     let deliver_to = own.or_else(|| configured.cloned()).unwrap_or_else(|| config.mailbox.deliver_to.clone());
     RouteEnd::Mailbox { address, folder, deliver_to }
-}
-
-/// The first of `relay.routes` for the recipient's domain, else the smarthost, else the domain's own MX.
-fn next_hop(config: &Config, address: &Mailbox) -> String {
-    let domain = address.domain.as_str();
-    let by_domain = config.relay.routes.iter().find(|r| match r.domain.as_deref() {
-        Some(pattern) if pattern.starts_with('.') => domain.ends_with(&pattern.to_ascii_lowercase()),
-        Some(name) => pillarbox_smtp::Domain::new(name).is_ok_and(|d| d == address.domain),
-        None => false,
-    });
-    match by_domain {
-        Some(route) => pillarbox_config::endpoint::mask_url(&route.via),
-        None if !config.relay.smarthost.is_empty() => pillarbox_config::endpoint::mask_url(&config.relay.smarthost),
-        None => "mx".into(),
-    }
 }
