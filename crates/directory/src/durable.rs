@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -15,11 +15,12 @@ pub(crate) struct Replacement {
 }
 
 impl Replacement {
-    /// Begins, with a temporary file beside `path`.
+    /// Begins, with a temporary file beside `path` of exactly this mode, whatever the umask.
     pub(crate) fn begin(path: &Path, mode: u32) -> io::Result<Self> {
         let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let temporary = folder(path).join(format!(".{}.{:016x}", name.to_string_lossy(), rand::random::<u64>()));
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         Ok(Self { writer: BufWriter::with_capacity(64 << 10, file), temporary, path: path.to_owned(), done: false })
     }
 
@@ -80,7 +81,6 @@ fn folder(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn the_old_file_stays_until_the_new_one_is_whole() {

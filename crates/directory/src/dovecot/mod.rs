@@ -10,7 +10,7 @@ mod line;
 mod tests;
 
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +77,8 @@ impl DovecotFile {
     pub async fn write_once(directory: &dyn Directory, folder: &Path, options: &DovecotOptions) -> Result<(), DovecotError> {
         if !folder.is_dir() {
             std::fs::DirBuilder::new().mode(FOLDER_MODE).recursive(true).create(folder)?;
+            // Whatever the umask.
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(FOLDER_MODE))?;
         }
         let mut users = Replacement::begin(&folder.join("users"), FILE_MODE)?;
         let mut apps = Vec::with_capacity(MAX_APP_PASSWORDS);
