@@ -125,7 +125,7 @@ fn pem(der: &[u8]) -> Zeroizing<String> {
     pem
 }
 
-/// STATE/dkim/<domain>/<selector>.pem.
+/// `STATE/dkim/<domain>/<selector>.pem`.
 pub fn path(state: &Path, domain: &Domain, selector: &str) -> PathBuf {
     state.join("dkim").join(domain.as_str()).join(format!("{selector}.pem"))
 }

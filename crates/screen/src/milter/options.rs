@@ -107,4 +107,13 @@ mod tests {
         }
         assert!(agree(b'c', &words([6, 0, 0])).is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_answer_is_agreed_to_or_refused(letter in proptest::sample::select(b"Oc".to_vec()), data: Vec<u8>) {
+            if let Ok(options) = agree(letter, &data) {
+                proptest::prop_assert_eq!(options.actions & !ACTIONS, 0);
+            }
+        }
+    }
 }

@@ -244,4 +244,16 @@ mod tests {
             "1.0.B.C.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.B.D.0.1.0.0.2.ip6._spf.example.com"
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_macro_string_or_refused(text in "([%{}a-zA-Z0-9._+/=,-]|%\\{[a-zA-Z][0-9r.-]{0,4}\\}){0,30}") {
+            for purpose in [Purpose::Domain, Purpose::Explanation] {
+                if let Ok(parsed) = MacroString::parse(&text, purpose) {
+                    let facts = Facts { client: "2001:db8::1".parse().unwrap(), helo: "h", local: "l", sender_domain: "o.example", hostname: "r" };
+                    proptest::prop_assert!(parsed.expand_domain(&facts, "d.example", "unknown").len() <= LONGEST_DOMAIN);
+                }
+            }
+        }
+    }
 }
