@@ -149,6 +149,17 @@ impl Client {
         }
     }
 
+    /// Makes a reply that was read the next one to be read.
+    pub fn put_back(&mut self, reply: &ReplyLines) {
+        let mut again = BytesMut::new();
+        for line in &reply.lines {
+            again.extend_from_slice(line.as_bytes());
+            again.extend_from_slice(b"\r\n");
+        }
+        again.extend_from_slice(&self.input);
+        self.input = again;
+    }
+
     /// Reads one line, without its CRLF; a line that ends in a bare LF is an error.
     pub async fn try_line(&mut self) -> io::Result<String> {
         loop {

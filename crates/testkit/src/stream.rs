@@ -25,6 +25,8 @@ pub struct TlsFacts {
     pub server_name: Option<String>,
     /// The server's certificate (DER), on the client's side.
     pub peer_certificate: Option<Vec<u8>>,
+    /// The `tls-exporter` channel binding (RFC 9266), on the client's side.
+    pub exporter: Option<Vec<u8>>,
 }
 
 /// Server side of a handshake.
@@ -36,6 +38,7 @@ pub async fn accept_tls(io: BoxedIo, config: Arc<rustls::ServerConfig>) -> io::R
         cipher: connection.negotiated_cipher_suite().map(|c| format!("{:?}", c.suite())).unwrap_or_default(),
         server_name: connection.server_name().map(str::to_owned),
         peer_certificate: None,
+        exporter: None,
     };
     Ok((Box::new(stream), facts))
 }
@@ -50,6 +53,7 @@ pub async fn connect_tls(io: BoxedIo, config: Arc<rustls::ClientConfig>, name: &
         cipher: connection.negotiated_cipher_suite().map(|c| format!("{:?}", c.suite())).unwrap_or_default(),
         server_name: None,
         peer_certificate: connection.peer_certificates().and_then(|c| c.first()).map(|c| c.as_ref().to_vec()),
+        exporter: connection.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(b"")).ok(),
     };
     Ok((Box::new(stream), facts))
 }

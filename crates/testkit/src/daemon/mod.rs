@@ -364,6 +364,11 @@ impl Daemon {
         self.log.until(&format!("the event {name}"), || self.events().into_iter().find(|e| e.name == name && wanted(e))).await
     }
 
+    /// Waits until `look` finds something in the events so far; it looks again after each line of the log.
+    pub async fn events_until<T>(&self, what: &str, mut look: impl FnMut(&[Event]) -> Option<T>) -> T {
+        self.log.until(what, || look(&self.events())).await
+    }
+
     /// Waits for a log line that holds this text.
     pub async fn log_line(&self, text: &str) -> String {
         self.log.until(&format!("a log line with {text:?}"), || self.log.lines().into_iter().find(|l| l.contains(text))).await

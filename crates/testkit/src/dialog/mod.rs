@@ -7,6 +7,7 @@
 //! | `C: text` | send the text and CRLF |
 //! | `R: text` | send raw octets, with `\r \n \t \0 \\ \xNN`; no CRLF is added |
 //! | `S: 250 text` | read a whole reply; its code must match (`x` is any digit, <code>&#124;</code> separates alternatives), and some line's text the pattern, if one is given |
+//! | `S*N 250 text` | N such replies in a row |
 //! | `S= line` | read exactly one line, which must match as a whole, code and all |
 //! | `S+ pattern` | some line of the reply just read matches |
 //! | `S! pattern` | no line of the reply just read matches |
@@ -16,12 +17,14 @@
 //! | `X: closed` | the server closes now, without a further word |
 //! | `X: shutdown` | end our sending direction |
 //! | `X: reconnect` | leave and connect anew |
+//! | `X: auth MECHANISM USER PASSWORD` | log in by SCRAM-SHA-256 or SCRAM-SHA-256-PLUS; the last reply is left for `S:` |
 //!
 //! `${name}` stands for a variable of the [`Target`], `${repeat:N:text}` for N times the text, `${base64:text}` for the text (with
 //! the escapes of `R:`) in base64. Patterns are those of [`crate::pattern`].
 
 mod parse;
 mod run;
+mod scram;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -45,8 +48,15 @@ pub struct Dialog {
 pub struct Target {
     /// Where the server listens.
     pub address: SocketAddr,
+    /// A Unix socket to connect to instead.
+    pub unix: Option<PathBuf>,
     /// TLS from the first byte.
     pub implicit_tls: bool,
+    /// STARTTLS before the first step: the greeting is read, EHLO and STARTTLS are said, the handshake is done, and the greeting
+    /// is shown to the dialogue as if it came now, since everything else begins anew (RFC 3207 §4.2).
+    pub starttls: bool,
+    /// Octets a segment from the start, as `X: split` sets them; 0 for as many as there are.
+    pub split: usize,
     /// For handshakes; believes anything unless set.
     pub tls: Arc<rustls::ClientConfig>,
     /// The name asked for in handshakes.
@@ -63,6 +73,7 @@ enum Step {
     /// Text with variables and escapes.
     Raw(String),
     Reply {
+        count: usize,
         codes: Vec<String>,
         pattern: String,
     },
@@ -76,6 +87,11 @@ enum Step {
     Closed,
     ShutDown,
     Reconnect,
+    Auth {
+        mechanism: String,
+        user: String,
+        password: String,
+    },
 }
 
 /// A dialogue file that cannot be read.
@@ -92,7 +108,10 @@ impl Target {
     pub fn new(address: SocketAddr) -> Self {
         Self {
             address,
+            unix: None,
             implicit_tls: false,
+            starttls: false,
+            split: 0,
             tls: crate::certificates::trusting_client_config(),
             server_name: "localhost".into(),
             variables: BTreeMap::new(),
@@ -102,6 +121,12 @@ impl Target {
     /// TLS from the first byte.
     pub fn implicit_tls(mut self) -> Self {
         self.implicit_tls = true;
+        self
+    }
+
+    /// STARTTLS before the first step.
+    pub fn starttls(mut self) -> Self {
+        self.starttls = true;
         self
     }
 
@@ -147,6 +172,11 @@ impl Dialog {
     /// A fact, or the empty string.
     pub fn fact(&self, key: &str) -> &str {
         self.facts.get(key).map_or("", String::as_str)
+    }
+
+    /// How many connections it makes.
+    pub fn connections(&self) -> usize {
+        1 + self.steps.iter().filter(|(_, step)| *step == Step::Reconnect).count()
     }
 
     /// Plays it. The transcript is returned, or the line at which the server did otherwise.

@@ -31,14 +31,11 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Dialog, BadDialog> {
             match kind {
                 "C:" => Step::Line(rest.to_owned()),
                 "R:" => Step::Raw(rest.to_owned()),
-                "S:" => {
-                    let (codes, pattern) = rest.split_once(' ').unwrap_or((rest, ""));
-                    let codes: Vec<String> = codes.split('|').map(str::to_owned).collect();
-                    let ok = |code: &String| code.len() == 3 && code.chars().all(|c| c.is_ascii_digit() || c == 'x');
-                    if !codes.iter().all(ok) {
-                        return Err(bad("a reply's code has three digits, x for any: S: 250 text, S: 55x, S: 250|251"));
-                    }
-                    Step::Reply { codes, pattern: pattern.trim().to_owned() }
+                "S:" => reply(1, rest).ok_or_else(|| bad(REPLY_FORM))?,
+                "S*" => {
+                    let (count, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+                    let count = count.parse().map_err(|_| bad("S* wants a number of replies: S*3 250 text"))?;
+                    reply(count, rest).ok_or_else(|| bad(REPLY_FORM))?
                 }
                 "S=" => Step::ExactLine(rest.to_owned()),
                 "S+" => Step::SomeLine(rest.trim().to_owned()),
@@ -51,14 +48,31 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Dialog, BadDialog> {
                     ["closed"] => Step::Closed,
                     ["shutdown"] => Step::ShutDown,
                     ["reconnect"] => Step::Reconnect,
-                    _ => return Err(bad("unknown directive: starttls, tls, split N, group, send, closed, shutdown, reconnect")),
+                    ["auth", mechanism @ ("SCRAM-SHA-256" | "SCRAM-SHA-256-PLUS"), user, password] => {
+                        Step::Auth { mechanism: (*mechanism).to_owned(), user: (*user).to_owned(), password: (*password).to_owned() }
+                    }
+                    _ => {
+                        return Err(bad(
+                            "unknown directive: starttls, tls, split N, group, send, closed, shutdown, reconnect, auth MECHANISM USER PASSWORD",
+                        ));
+                    }
                 },
-                _ => return Err(bad("a step begins with C: R: S: S= S+ S! or X:")),
+                _ => return Err(bad("a step begins with C: R: S: S* S= S+ S! or X:")),
             }
         };
         dialog.steps.push((index + 1, step));
     }
     Ok(dialog)
+}
+
+const REPLY_FORM: &str = "a reply's code has three digits, x for any: S: 250 text, S: 55x, S: 250|251";
+
+/// A reply's codes and the pattern of its text.
+fn reply(count: usize, rest: &str) -> Option<Step> {
+    let (codes, pattern) = rest.split_once(' ').unwrap_or((rest, ""));
+    let codes: Vec<String> = codes.split('|').map(str::to_owned).collect();
+    let ok = |code: &String| code.len() == 3 && code.chars().all(|c| c.is_ascii_digit() || c == 'x');
+    codes.iter().all(ok).then(|| Step::Reply { count, codes, pattern: pattern.trim().to_owned() })
 }
 
 /// Puts variables in.

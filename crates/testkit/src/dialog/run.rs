@@ -1,7 +1,7 @@
 //! Playing a dialogue.
 
 use super::parse::{expand, unescape};
-use super::{Dialog, Step, Target};
+use super::{Dialog, Step, Target, scram};
 use crate::client::{Client, ReplyLines};
 use crate::pattern;
 
@@ -60,15 +60,10 @@ impl Player<'_> {
                 let bytes = unescape(&self.expand(text)?)?;
                 self.send(bytes).await
             }
-            Step::Reply { codes, pattern } => {
+            Step::Reply { count, codes, pattern } => {
                 let pattern = self.expand(pattern)?;
-                self.reply = self.client().await?.try_reply().await.map_err(|e| format!("expected {}, got: {e}", codes.join("|")))?;
-                let code = self.reply.code();
-                if !codes.iter().any(|c| pattern::matches(&c.replace('x', "?"), code)) {
-                    return Err(format!("expected {}, got: {}", codes.join("|"), self.reply));
-                }
-                if !pattern.is_empty() && !self.reply.has(&pattern) {
-                    return Err(format!("expected the text {pattern:?}, got: {}", self.reply));
+                for _ in 0..*count {
+                    self.expect(codes, &pattern).await?;
                 }
                 Ok(())
             }
@@ -117,7 +112,26 @@ impl Player<'_> {
                 self.keep_transcript();
                 self.client().await.map(|_| ())
             }
+            Step::Auth { mechanism, user, password } => {
+                let (user, password) = (self.expand(user)?, self.expand(password)?);
+                let last = scram::log_in(self.client().await?, mechanism, &user, &password).await?;
+                self.client().await?.put_back(&last);
+                Ok(())
+            }
         }
+    }
+
+    async fn expect(&mut self, codes: &[String], pattern: &str) -> Result<(), String> {
+        let wanted = codes.join("|");
+        self.reply = self.client().await?.try_reply().await.map_err(|e| format!("expected {wanted}, got: {e}"))?;
+        let code = self.reply.code();
+        if !codes.iter().any(|c| pattern::matches(&c.replace('x', "?"), code)) {
+            return Err(format!("expected {wanted}, got: {}", self.reply));
+        }
+        if !pattern.is_empty() && !self.reply.has(pattern) {
+            return Err(format!("expected {wanted} {pattern}, got: {}", self.reply));
+        }
+        Ok(())
     }
 
     fn expand(&self, text: &str) -> Result<String, String> {
@@ -136,14 +150,42 @@ impl Player<'_> {
 
     async fn client(&mut self) -> Result<&mut Client, String> {
         if self.client.is_none() {
-            let mut client = Client::try_connect(self.target.address).await.map_err(|e| format!("cannot connect: {e}"))?;
-            if self.target.implicit_tls {
-                let start = client.start_tls(self.target.tls.clone(), &self.target.server_name);
-                start.await.map_err(|e| format!("the handshake failed: {e}"))?;
-            }
-            self.client = Some(client);
+            self.client = Some(self.connect().await?);
         }
         self.client.as_mut().ok_or_else(|| "no connection".to_owned())
+    }
+
+    async fn connect(&self) -> Result<Client, String> {
+        let target = self.target;
+        let mut client = match &target.unix {
+            Some(path) => {
+                let stream = tokio::net::UnixStream::connect(path).await.map_err(|e| format!("cannot connect: {e}"))?;
+                Client::over(Box::new(stream))
+            }
+            None => Client::try_connect(target.address).await.map_err(|e| format!("cannot connect: {e}"))?,
+        };
+        let greeting = if target.starttls {
+            let greeting = client.try_reply().await.map_err(|e| format!("no greeting: {e}"))?;
+            for (line, code) in [("EHLO client.test", "250"), ("STARTTLS", "220")] {
+                let _ = client.try_send(format!("{line}\r\n").as_bytes()).await;
+                let reply = client.try_reply().await.map_err(|e| format!("no reply to {line}: {e}"))?;
+                if reply.code() != code {
+                    return Err(format!("{line} before the dialogue got {reply}"));
+                }
+            }
+            Some(greeting)
+        } else {
+            None
+        };
+        if target.implicit_tls || target.starttls {
+            let start = client.start_tls(target.tls.clone(), &target.server_name);
+            start.await.map_err(|e| format!("the handshake failed: {e}"))?;
+        }
+        if let Some(greeting) = greeting {
+            client.put_back(&greeting);
+        }
+        client.split = target.split;
+        Ok(client)
     }
 
     fn keep_transcript(&mut self) {

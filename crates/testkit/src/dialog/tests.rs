@@ -48,8 +48,11 @@ S: 221
 X: closed
 X: reconnect
 S: 220
+R: NOOP\r\nNOOP\r\nNOOP\r\n
+S*3 250
 ",
     );
+    assert_eq!(dialog.connections(), 2);
     assert_eq!(dialog.fact("rfc"), "5321 §4.1");
     let transcript = dialog.run(&Target::new(sink.address()).set("me", "client.test")).await.unwrap();
     assert!(transcript.iter().any(|l| l.starts_with("T: TLSv1_3")));
@@ -77,9 +80,17 @@ async fn the_failing_line_is_named() {
     }
 }
 
+#[tokio::test]
+async fn starttls_before_the_first_step() {
+    let tls = SinkTls::StartTls(CertificateAuthority::new().issue(&["localhost"]).server_config());
+    let sink = Sink::builder().tls(tls).start().await;
+    let dialog = dialog("S: 220 sink.test …\nC: EHLO x\nS: 250\nS! STARTTLS\nX: reconnect\nS: 220\n");
+    dialog.run(&Target::new(sink.address()).starttls()).await.unwrap();
+}
+
 #[test]
 fn bad_files_are_refused() {
-    for text in ["Q: x", "S: 25", "X: nonsense", "C: a\n@late fact", "S: abc"] {
+    for text in ["S* 250", "X: auth PLAIN u p", "Q: x", "S: 25", "X: nonsense", "C: a\n@late fact", "S: abc"] {
         assert!(Dialog::parse(text, Path::new("t")).is_err(), "{text}");
     }
 }
