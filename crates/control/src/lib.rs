@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod dns;
 pub mod error;
 pub mod eventlog;
+pub mod held;
 pub mod local;
 pub mod local_mail;
 mod peer;

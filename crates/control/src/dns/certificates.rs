@@ -20,7 +20,7 @@ fn of_der(der: &[u8]) -> Option<String> {
 }
 
 /// The file with the certificate that is served for the hostname: the configured one, the one ordered by ACME, or the self-signed one.
-pub(super) fn file(config: &Config) -> PathBuf {
+pub fn certificate_file(config: &Config) -> PathBuf {
     if !config.tls.certificate.as_os_str().is_empty() {
         return config.tls.certificate.clone();
     }

@@ -36,7 +36,7 @@ pub struct Facts {
 impl Facts {
     /// Looks at configuration, keys, certificate file and interfaces. Blocking, briefly.
     pub fn gather(config: &Config, record: &DomainRecord) -> Self {
-        let certificate = certificates::read(&certificates::file(config));
+        let certificate = certificates::read(&certificates::certificate_file(config));
         Self {
             domain: record.name.clone(),
             hostname: config.hostname(),
@@ -61,7 +61,7 @@ fn port(listen: &[String], usual: u16) -> Option<u16> {
 }
 
 /// Addresses that the world can reach: those the configuration names, and those of the interfaces.
-pub(crate) fn public_addresses(config: &Config) -> Vec<IpAddr> {
+pub fn public_addresses(config: &Config) -> Vec<IpAddr> {
     let mut found: Vec<IpAddr> = Vec::new();
     let listened = config.listen.smtp.iter().filter_map(|l| match l.parse() {
         Ok(pillarbox_config::ListenAddress::Tcp(address)) => Some(address.ip()),

@@ -6,7 +6,7 @@ mod facts;
 mod judge;
 mod records;
 
-pub use certificates::spki_sha256;
+pub use certificates::{certificate_file, spki_sha256};
 pub use check::check;
-pub use facts::Facts;
+pub use facts::{Facts, public_addresses};
 pub use records::{Role, ZoneRecord, records};

@@ -26,6 +26,9 @@ pub(super) struct Apply {
 pub(super) async fn apply(State(admin): State<Arc<Admin>>, Asked(how): Asked<Apply>, Text(text): Text) -> ApiResult<axum::Json<ApplyInfo>> {
     let options = ApplyOptions { dry_run: how.dry_run, prune: how.prune, cost: admin.config().auth.argon2 };
     let plan = export::apply(admin.directory.as_ref(), &text, &options).await.map_err(refusal)?;
+    if !how.dry_run {
+        crate::held::resume_all(&admin).await?;
+    }
     let changes = plan.changes.iter().map(ToString::to_string).collect();
     Ok(axum::Json(ApplyInfo { changes, applied: !how.dry_run }))
 }

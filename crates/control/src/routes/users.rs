@@ -15,6 +15,7 @@ use super::input::{Asked, Json, Named};
 use crate::admin::Admin;
 use crate::api::{NewPassword, NewUser, UserChange, UserInfo};
 use crate::error::{ApiError, ApiResult};
+use crate::held;
 use crate::usage::used_bytes;
 
 /// Most records in one answer, and how many when nobody says.
@@ -87,6 +88,9 @@ pub(super) async fn change(
     }
     if let Some(suspended) = change.suspended {
         record = ops::set_suspended(directory, &address, suspended).await?;
+        if !suspended {
+            held::resume(&admin, &address).await;
+        }
     }
     Ok(axum::Json(info(&admin, record).await))
 }
@@ -94,6 +98,8 @@ pub(super) async fn change(
 /// Answers with the aliases that still name the user.
 pub(super) async fn remove(State(admin): State<Arc<Admin>>, Named(address): Named<Mailbox>) -> ApiResult<axum::Json<serde_json::Value>> {
     let removed = ops::remove_user(admin.directory.as_ref(), &address).await?;
+    // Its senders hear that nobody will read it.
+    held::resume(&admin, &address).await;
     let aliases: Vec<String> = removed.aliases.iter().map(|a| a.address.to_string()).collect();
     Ok(axum::Json(serde_json::json!({ "aliases": aliases })))
 }

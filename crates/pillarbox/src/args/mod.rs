@@ -31,8 +31,15 @@ pub(crate) struct Args {
 /// The nouns.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// First run: configuration, domain, first user, DKIM keys, certificate, DNS records to publish
+    Setup(Setup),
     /// A glance: listeners, certificates, queue, disk; exit 1 when something is wrong
     Status,
+    /// Probe everything, or one part; each line ok, warn or FAIL with the fix; exit 1 on any FAIL
+    Check {
+        /// system, dns, tls, relay, dovecot, or a domain; nothing: all of them
+        what: Option<String>,
+    },
     /// Domains this server takes mail for
     #[command(subcommand)]
     Domain(DomainVerb),
@@ -92,9 +99,31 @@ pub(crate) enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Bring mail in from elsewhere
+    #[command(subcommand)]
+    Import(ImportVerb),
+    /// Send a test message and follow it
+    SendTest {
+        /// To whom
+        address: String,
+        /// From whom; default: postmaster of the first domain
+        #[arg(long, value_name = "ADDRESS")]
+        from: Option<String>,
+    },
     /// Reports from other servers about our mail
     #[command(subcommand)]
     Report(ReportVerb),
+    /// Keep everything in one file
+    #[command(subcommand)]
+    Backup(BackupVerb),
+    /// Put back what `backup create` kept
+    Restore {
+        /// The backup
+        file: PathBuf,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Deliver a message on standard input to a mailbox (for getmail, fetchmail, another MTA)
     Deliver {
         /// The mailbox

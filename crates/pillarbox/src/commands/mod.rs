@@ -2,15 +2,20 @@
 
 mod alias;
 mod app_password;
+mod backup;
+mod check;
 mod config;
 mod dkim;
 mod dns;
 mod domain;
 mod generate;
+mod import;
 mod pages;
 pub(crate) mod queue;
 mod report;
 mod route;
+mod send_test;
+mod setup;
 mod status;
 mod tls;
 mod trace;
@@ -18,7 +23,7 @@ mod transfer;
 mod user;
 mod vacation;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, BackupVerb, Command};
 use crate::failure::Failure;
 use crate::out::Out;
 use crate::session::Session;
@@ -27,6 +32,13 @@ use crate::session::Session;
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let session = Session { file: args.config, out: Out { json: args.json } };
     match args.command {
+        Command::Setup(setup) => setup::run(&session, setup).await,
+        Command::Check { what } => check::run(&session, what.as_deref()).await,
+        Command::Import(verb) => import::run(&session, verb).await,
+        Command::SendTest { address, from } => send_test::run(&session, &address, from.as_deref()).await,
+        Command::Backup(BackupVerb::Create { file, with_mail }) => backup::create(&session, &file, with_mail).await,
+        Command::Backup(BackupVerb::Verify { file }) => backup::verify(&session, &file),
+        Command::Restore { file, yes } => backup::restore(&session, &file, yes).await,
         Command::Status => status::run(&session).await,
         Command::Domain(verb) => domain::run(&session, verb).await,
         Command::User(verb) => user::run(&session, verb).await,

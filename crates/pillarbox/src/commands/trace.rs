@@ -21,7 +21,7 @@ pub(crate) async fn run(session: &Session, what: &str, limit: usize) -> Result<(
     Ok(())
 }
 
-fn line(event: &Value) -> String {
+pub(super) fn line(event: &Value) -> String {
     let text = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or("");
     let kind = text("event");
     let kind = match kind {
