@@ -28,7 +28,8 @@ fuzz_target!(|message: &[u8]| {
     let left: usize = header::without(message, &dropped).iter().map(|slice| slice.len()).sum();
     assert_eq!(left + dropped.iter().map(|range| range.len()).sum::<usize>(), message.len());
     if let (Ok(user), Ok(sender)) = ("ann@example.org".parse(), "ann@example.org".parse()) {
-        let submission = Submission { sender: &sender, user: Some(&user), user_name: "Ann", hostname: "mail.example.org", now: 0, random: 7, limits };
+        let submission =
+            Submission { sender: &sender, user: Some(&user), user_name: "Ann", hostname: "mail.example.org", now: 0, random: 7, limits };
         if let Ok(fixed) = fix_up(message, &submission) {
             let _ = header::without(message, &fixed.remove);
         }
