@@ -68,7 +68,8 @@ pub(crate) fn weigh(config: &Screen, listings: &Listings, auth: &Authentication,
     opinion
 }
 
-/// A From field that DMARC cannot be applied to would be the way around it: refused where it is malformed on purpose, else junk.
+/// A From field that DMARC cannot be applied to would be the way around it: refused where it is malformed on purpose, else junk. Without any such field nobody
+/// is named, and nobody impersonated: the dialogue of the textbooks and a scanner's mail are of that kind.
 fn from_field(config: &Screen, auth: &Authentication, opinion: &mut Opinion) {
     let enforced = config.dmarc == "enforce";
     let (why, refusal) = match &auth.from {
@@ -76,7 +77,8 @@ fn from_field(config: &Screen, auth: &Authentication, opinion: &mut Opinion) {
         FromField::SeveralFields => ("several From fields", Some(replies::several_from_fields())),
         FromField::TooLarge => ("the header is too large to look through", Some(replies::header_too_large())),
         FromField::SeveralDomains => ("From names several domains", None),
-        FromField::Missing | FromField::Unreadable => ("From names no address", None),
+        FromField::Unreadable => ("From names no address", None),
+        FromField::Missing => return opinion.add(points::FROM_ODD, "no From field".to_owned()),
     };
     if !enforced {
         opinion.add(points::FROM_ODD, why.to_owned());
@@ -265,7 +267,9 @@ mod tests {
             let auth = Authentication { from, ..Authentication::default() };
             assert!(weighed(&Screen::default(), &auth).refuse.is_some());
         }
-        for from in [FromField::Missing, FromField::Unreadable, FromField::SeveralDomains] {
+        let nobody = weighed(&Screen::default(), &Authentication::default());
+        assert_eq!((nobody.score, nobody.junk), (points::FROM_ODD, false));
+        for from in [FromField::Unreadable, FromField::SeveralDomains] {
             let auth = Authentication { from, ..Authentication::default() };
             let opinion = weighed(&Screen::default(), &auth);
             assert!(opinion.junk && opinion.refuse.is_none());
