@@ -164,10 +164,10 @@ impl Connection {
     }
 
     async fn converse(&mut self) -> Ending {
-        if self.role == Role::SubmissionTls {
-            if let Err(ending) = Box::pin(self.handshake()).await {
-                return ending;
-            }
+        if self.role == Role::SubmissionTls
+            && let Err(ending) = Box::pin(self.handshake()).await
+        {
+            return ending;
         }
         if let Err(ending) = Box::pin(self.greet()).await {
             return ending;
