@@ -133,7 +133,7 @@ impl Queue {
         let next = self.times.next_deadline(&live.envelope, now);
         if live.open() > 0 {
             // What is past its end has its last attempt under way; should that not come back, it is looked at again.
-            state.wait_for_deadline(id, next.max(now.saturating_add(LONGEST)));
+            state.wait_for_deadline(id, if next > now { next } else { now.saturating_add(LONGEST) });
         }
         self.put_back(&mut state, id, live, now);
         touched.into_iter().for_each(|dest| self.kick(&mut state, dest));

@@ -404,6 +404,7 @@ impl Queue {
         }
         state.let_rest(id, &self.times, now);
         drop(state);
+        self.wake_schedule_at(deadline);
         if let Place::Journal { stored, .. } = former
             && let Inner::File(file) = stored.parts().1
         {

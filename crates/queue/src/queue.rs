@@ -256,15 +256,19 @@ impl Queue {
             _ => body,
         };
         let names = self.transports.names(&envelope);
-        let (id, deliver_by) = (envelope.id, self.times.deliver_by(&envelope));
+        let id = envelope.id;
+        // Later ones are set when it is parked.
+        let parking = now.saturating_add(crate::clock::millis(self.times.park_after));
+        let early = Some(self.times.next_deadline(&envelope, now)).filter(|time| *time <= parking);
+        let deadline = early.or(self.times.deliver_by(&envelope));
         let new = NewLive { envelope, body, place: Place::Journal { hold: placed.hold, stored }, replayed };
         let mut state = self.state.lock();
         let touched = state.insert(new, &names, now);
         state.fresh.push_back((now, id));
-        if let Some(time) = deliver_by {
+        if let Some(time) = deadline {
             state.wait_for_deadline(id, time);
         }
-        let wake = deliver_by.unwrap_or(UnixMillis::MAX).min(self.park_time(&state));
+        let wake = deadline.unwrap_or(UnixMillis::MAX).min(self.park_time(&state));
         touched.into_iter().for_each(|dest| self.kick(&mut state, dest));
         drop(state);
         self.wake_schedule_at(wake);
