@@ -6,4 +6,5 @@ mod crash;
 mod inbound;
 mod outbound;
 mod peers;
+mod relaying;
 mod submission;

@@ -177,6 +177,9 @@ impl Session {
         match tls {
             SinkTls::StartTls(config) => self.start_tls(config).await?,
             _ => {
+                // Once the client has begun: a handshake that fails, and no injection.
+                self.fill().await?;
+                self.input.clear();
                 self.output.extend_from_slice(b"this is no handshake\r\n");
                 return Err(End::Closed);
             }
