@@ -15,7 +15,8 @@ use crate::envelope::Envelope;
 use crate::id::QueueId;
 use crate::journal::{RecoveredBody, replay};
 use crate::queue::{AcceptError, Queue};
-use crate::start::{OpenError, io_error, is_finished, lock, merge};
+use crate::recover::{is_finished, merge};
+use crate::start::{OpenError, io_error, lock};
 
 /// The file in an adopted folder that lists, one id a line, what another queue has taken over. While it is there the folder is not opened.
 pub(crate) const ADOPTED: &str = "adopted";

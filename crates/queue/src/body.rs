@@ -6,15 +6,15 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt};
-use parking_lot::Mutex;
 
-use crate::disk::{Disk, DiskFile};
+use crate::body_file::BodyFile;
+use crate::budget::Lease;
+use crate::disk::DiskFile;
 
 /// Bodies up to this many octets stay in memory and go into the journal; larger ones are files of their own.
 pub const INLINE_MAX: usize = 256 * 1024;
@@ -275,141 +275,6 @@ impl<F: ReadAt> Read for Positioned<F> {
     }
 }
 
-/// A body's own file. While it is not kept, it goes when its last holder goes.
-pub(crate) struct BodyFile {
-    path: PathBuf,
-    pub(crate) len: u64,
-    /// CRC-32C of the content, computed while it was written.
-    pub(crate) crc: u32,
-    keep: AtomicBool,
-    /// Open between the last write and the sync at acceptance, so that a write-back error in between is not missed.
-    handle: Mutex<Option<DiskFile>>,
-    disk: Option<Arc<dyn Disk>>,
-}
-
-impl BodyFile {
-    fn kept(path: PathBuf, len: u64) -> Self {
-        Self { path, len, crc: 0, keep: AtomicBool::new(true), handle: Mutex::new(None), disk: None }
-    }
-
-    /// A file that was just written and belongs to nobody yet.
-    pub(crate) fn fresh(disk: Arc<dyn Disk>, path: PathBuf, len: u64, crc: u32, handle: DiskFile) -> Self {
-        Self { path, len, crc, keep: AtomicBool::new(false), handle: Mutex::new(Some(handle)), disk: Some(disk) }
-    }
-
-    /// A file that an earlier process left and the journal still names.
-    pub(crate) fn found(disk: Arc<dyn Disk>, path: PathBuf, len: u64, crc: u32) -> Self {
-        Self { path, len, crc, keep: AtomicBool::new(true), handle: Mutex::new(None), disk: Some(disk) }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Whether it was just written and nobody keeps it yet.
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.handle.lock().is_some()
-    }
-
-    /// Makes content and name durable and keeps the file from now on. Blocks.
-    pub(crate) fn persist(&self) -> io::Result<()> {
-        let Some(disk) = &self.disk else { return Ok(()) };
-        if let Some(handle) = self.handle.lock().take() {
-            disk.sync_data(&handle)?;
-            disk.sync_dir(&crate::disk::parent(&self.path))?;
-        }
-        self.keep.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    /// Nobody needs the file any more: it goes with its last holder.
-    pub(crate) fn release(&self) {
-        self.keep.store(false, Ordering::Release);
-    }
-}
-
-impl Drop for BodyFile {
-    fn drop(&mut self) {
-        if let (false, Some(disk)) = (self.keep.load(Ordering::Acquire), &self.disk)
-            && let Err(error) = disk.remove(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %self.path.display(), %error, "a message's file that is no longer needed could not be removed");
-        }
-    }
-}
-
-/// The memory that all message bodies together may take.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    limit: u64,
-    used: AtomicU64,
-}
-
-impl Budget {
-    pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0) })
-    }
-
-    /// Octets taken.
-    pub(crate) fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Whether more than half is taken, so that what can be read again should not be kept.
-    pub(crate) fn is_tight(&self) -> bool {
-        self.used() > self.limit / 2
-    }
-
-    /// A lease of so many octets, if there are as many.
-    pub(crate) fn lease_of(self: &Arc<Self>, octets: u64) -> Option<Lease> {
-        let mut lease = self.lease();
-        lease.grow_to(octets).then_some(lease)
-    }
-
-    /// An empty lease, to be grown.
-    pub(crate) fn lease(self: &Arc<Self>) -> Lease {
-        Lease { budget: Arc::clone(self), octets: 0 }
-    }
-}
-
-/// A share of the budget, given back on drop.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    budget: Arc<Budget>,
-    octets: u64,
-}
-
-impl Lease {
-    /// Takes what is missing to `octets` in all; false, and nothing taken, when the budget has not got it.
-    pub(crate) fn grow_to(&mut self, octets: u64) -> bool {
-        let more = octets.saturating_sub(self.octets);
-        if more == 0 {
-            return true;
-        }
-        let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
-        if before.saturating_add(more) > self.budget.limit {
-            self.budget.used.fetch_sub(more, Ordering::Relaxed);
-            return false;
-        }
-        self.octets = octets;
-        true
-    }
-
-    /// Gives back what is above `octets`.
-    pub(crate) fn shrink_to(&mut self, octets: u64) {
-        let surplus = self.octets.saturating_sub(octets);
-        self.budget.used.fetch_sub(surplus, Ordering::Relaxed);
-        self.octets -= surplus;
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.octets, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -481,20 +346,5 @@ mod tests {
         let (dir, body) = file_body(b"0123456789");
         std::fs::write(dir.path().join("m"), b"0123").unwrap();
         assert_eq!(body.bytes().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    }
-
-    #[test]
-    fn the_budget_gets_back_what_was_lent() {
-        let budget = Budget::new(1000);
-        let mut a = budget.lease();
-        let mut b = budget.lease();
-        assert!(a.grow_to(600));
-        assert!(!b.grow_to(500));
-        assert!(b.grow_to(400));
-        assert!(budget.is_tight());
-        a.shrink_to(100);
-        assert!(b.grow_to(900));
-        drop((a, b));
-        assert_eq!(budget.used(), 0);
     }
 }

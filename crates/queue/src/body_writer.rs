@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::task::JoinHandle;
 
-use crate::body::{Body, BodyFile, Budget, INLINE_MAX, Inner, Lease};
+use crate::body::{Body, INLINE_MAX, Inner};
+use crate::body_file::BodyFile;
+use crate::budget::{Budget, Lease};
 use crate::disk::{Disk, DiskFile};
 
 /// Gathered before they are written to the file, so that a large message costs few calls.

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::body::{Body, BodyFile, Inner};
+use crate::body::{Body, Inner};
+use crate::body_file::BodyFile;
 use crate::envelope::{Envelope, UnixMillis};
 use crate::id::QueueId;
 use crate::journal::Note;
@@ -153,12 +154,14 @@ struct Rounds {
     last_index: Instant,
     changed_since_index: usize,
     complained: bool,
+    /// Why the last mail that was to be parked was not.
+    park_error: Option<String>,
 }
 
 /// The thread's whole life.
 pub(crate) fn run(queue: Arc<Queue>) {
     let now = Instant::now();
-    let mut rounds = Rounds { queue, last_sync: now, last_index: now, changed_since_index: 0, complained: false };
+    let mut rounds = Rounds { queue, last_sync: now, last_index: now, changed_since_index: 0, complained: false, park_error: None };
     loop {
         let (work, stop) = rounds.queue.keeper.next();
         rounds.round(work, stop);
@@ -181,7 +184,7 @@ impl Rounds {
         if more {
             self.queue.keeper.hurry();
         }
-        let error = result.err().map(|error| error.to_string());
+        let error = result.err().map(|error| error.to_string()).or(self.park_error.clone());
         if let (Some(error), false) = (&error, self.complained) {
             tracing::error!(%error, "mail that was delivered or put off cannot be made durable; it is tried again, and nothing is forgotten meanwhile");
         }
@@ -234,7 +237,8 @@ impl Rounds {
             }
         }
         let updated = self.update(&mut work.update, &updates);
-        self.park(parking).and(updated)?;
+        self.park(parking);
+        updated?;
         let Some(position) = position else { return Ok(()) };
         queue.deferred.sync()?;
         for id in work.messages.drain(..) {
@@ -329,19 +333,22 @@ impl Rounds {
         }
     }
 
-    /// Writes messages to files under `deferred/`.
-    fn park(&self, batch: Vec<(Envelope, Body)>) -> io::Result<()> {
+    /// Writes messages to files under `deferred/`. Those for which that fails stay in the journal and are tried again later.
+    fn park(&mut self, batch: Vec<(Envelope, Body)>) {
         if batch.is_empty() {
-            return Ok(());
+            return;
         }
         let queue = &self.queue;
-        let done = queue.deferred.park(&batch);
-        let parked: HashSet<QueueId> = done.as_ref().map(|ids| ids.iter().copied().collect()).unwrap_or_default();
+        let (parked, failed) = match queue.deferred.park(&batch) {
+            Ok((parked, failed)) => (parked, failed),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let parked: HashSet<QueueId> = parked.into_iter().collect();
         let now = queue.clock.now();
         for (envelope, _) in batch {
             queue.parked(envelope.id, parked.contains(&envelope.id), now);
         }
-        done.map(|_| ())
+        self.park_error = failed.map(|error| format!("late mail cannot be written to {}: {error}", queue.deferred.root().display()));
     }
 
     /// Writes envelopes under `deferred/` anew.

@@ -4,7 +4,9 @@
 
 mod adopt;
 pub mod body;
+mod body_file;
 mod body_writer;
+mod budget;
 pub mod clock;
 mod deadlines;
 mod deferred;
@@ -17,13 +19,16 @@ mod finish;
 mod health;
 pub mod id;
 mod journal;
+mod keep_index;
 mod keeper;
 mod operate;
 mod queue;
+mod recover;
 mod report;
 mod schedule;
 mod serve;
 mod start;
+mod suspended;
 pub mod transport;
 
 pub use adopt::{AdoptError, Adopted};

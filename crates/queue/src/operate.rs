@@ -384,7 +384,7 @@ impl Queue {
     }
 
     /// Changes messages one by one, and makes the changes durable.
-    async fn change(&self, ids: &[QueueId], change: impl Fn(&mut State, &mut Live) -> Vec<(usize, Status)>) -> u64 {
+    pub(crate) async fn change(&self, ids: &[QueueId], change: impl Fn(&mut State, &mut Live) -> Vec<(usize, Status)>) -> u64 {
         let mut count = 0;
         for chunk in ids.chunks(PAGE) {
             self.wake(chunk.to_vec()).await;

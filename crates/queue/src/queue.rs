@@ -12,8 +12,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::body::{Body, BodyFile, Budget, INLINE_MAX, Inner, blocking};
+use crate::body::{Body, INLINE_MAX, Inner, blocking};
+use crate::body_file::BodyFile;
 use crate::body_writer::BodyWriter;
+use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::deferred::Deferred;
 use crate::disk::Disk;
@@ -247,12 +249,13 @@ impl Queue {
             }
         };
         // Memory is kept for what is delivered at once; under pressure the journal is read again instead.
+        let tight = self.budget.is_tight();
         let body = match body.parts().1 {
+            Inner::Memory(..) if tight => stored.clone(),
             Inner::Memory(content, None) => match self.budget.lease_of(content.len() as u64) {
                 Some(lease) => Body::new(Inner::Memory(content.clone(), Some(Arc::new(lease)))).prefixed(prefix),
                 None => stored.clone(),
             },
-            Inner::Memory(..) if self.budget.is_tight() => stored.clone(),
             _ => body,
         };
         let names = self.transports.names(&envelope);

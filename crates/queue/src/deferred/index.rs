@@ -3,11 +3,8 @@
 //! It is a cache and never believed blindly: an entry counts only while the envelope's file has the size and the time of
 //! change that the entry names. Whatever is missing or differs is read from the envelope itself.
 
-use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::path::Path;
-
-use serde::{Deserialize, Serialize};
 
 use crate::disk::{Disk, parent};
 use crate::envelope::UnixMillis;
@@ -17,7 +14,7 @@ use crate::schedule::{Kind, ParkedFlags};
 use crate::transport::Destination;
 
 /// What the schedule needs to know of a parked message.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct IndexEntry {
     /// Nanoseconds of the last change of `ID.json`, and its size.
     pub(crate) stamp: (i64, u32),
@@ -29,102 +26,140 @@ pub(crate) struct IndexEntry {
     pub(crate) recipients: u16,
     pub(crate) flags: ParkedFlags,
     pub(crate) priority: i8,
-    /// Destinations, by their number in [`Index::destinations`], with the time of the next attempt.
+    /// Destinations, by their number in the file, with the time of the next attempt.
     pub(crate) jobs: Vec<(u32, UnixMillis)>,
 }
 
-/// The whole file.
-#[derive(Debug, Default, PartialEq)]
+/// The file as it was read: entries are decoded when they are asked for, since a million of them decoded would take much memory.
+#[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(crate) destinations: Vec<(Kind, Destination)>,
-    pub(crate) entries: HashMap<QueueId, IndexEntry>,
+    octets: Vec<u8>,
+    /// Ids in ascending order, with the offset of what follows the id.
+    places: Vec<(QueueId, u32)>,
 }
 
-const MAGIC: &[u8; 8] = b"pbindex1";
+/// Puts the file together.
+pub(crate) struct IndexWriter {
+    out: Vec<u8>,
+    destinations: usize,
+}
+
+const MAGIC: &[u8; 8] = b"pbindex2";
+
+/// Before the destinations: magic, CRC-32C of all that follows, number of destinations.
+const FRONT: usize = 16;
+
+impl IndexWriter {
+    /// An index without entries; the destinations are numbered in this order.
+    pub(crate) fn new<'a>(destinations: impl IntoIterator<Item = (Kind, &'a Destination)>) -> Self {
+        let mut out = MAGIC.to_vec();
+        out.resize(FRONT, 0);
+        let mut count = 0;
+        for (kind, name) in destinations {
+            count += 1;
+            out.push(u8::from(kind == Kind::Relay));
+            put(&mut out, name.0.len() as u64);
+            out.extend_from_slice(name.0.as_bytes());
+        }
+        Self { out, destinations: count }
+    }
+
+    /// Adds an entry.
+    pub(crate) fn add(&mut self, id: QueueId, e: &IndexEntry) {
+        let out = &mut self.out;
+        out.extend_from_slice(&id.0.to_le_bytes());
+        out.extend_from_slice(&e.stamp.0.to_le_bytes());
+        for number in [u64::from(e.stamp.1), e.received, e.deadline] {
+            put(out, number);
+        }
+        for number in [e.from, e.sender, e.domain] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        put(out, u64::from(e.recipients));
+        out.push(e.flags.0);
+        out.extend_from_slice(&e.priority.to_le_bytes());
+        put(out, e.jobs.len() as u64);
+        for (destination, next) in &e.jobs {
+            put(out, u64::from(*destination));
+            put(out, *next);
+        }
+    }
+
+    /// The file's content.
+    fn finish(mut self) -> Vec<u8> {
+        let count = u32::try_from(self.destinations).unwrap_or(u32::MAX).to_le_bytes();
+        if let Some(slot) = self.out.get_mut(12..FRONT) {
+            slot.copy_from_slice(&count);
+        }
+        let crc = crc32c::crc32c(self.out.get(12..).unwrap_or_default()).to_le_bytes();
+        if let Some(slot) = self.out.get_mut(8..12) {
+            slot.copy_from_slice(&crc);
+        }
+        self.out
+    }
+
+    /// Writes the file in place of the former one. No sync: a torn one is recognised.
+    pub(crate) fn save(self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
+        let unfinished = path.with_extension("new");
+        remove_if_there(disk, &unfinished)?;
+        let file = disk.create(&unfinished)?;
+        disk.write_at(&file, &mut [IoSlice::new(&self.finish())], 0)?;
+        disk.rename(&unfinished, path)?;
+        disk.sync_dir(&parent(path))
+    }
+}
 
 impl Index {
     /// Reads it. Anything wrong with it makes it empty, which costs time and nothing else.
     pub(crate) fn load(path: &Path) -> Self {
-        std::fs::read(path).ok().and_then(|octets| Self::decode(&octets)).unwrap_or_default()
+        std::fs::read(path).ok().and_then(Self::decode).unwrap_or_default()
     }
 
-    /// Writes it in place of the former one. No sync: a torn one is recognised.
-    pub(crate) fn save(&self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
-        let unfinished = path.with_extension("new");
-        remove_if_there(disk, &unfinished)?;
-        let file = disk.create(&unfinished)?;
-        disk.write_at(&file, &mut [IoSlice::new(&self.encode())], 0)?;
-        disk.rename(&unfinished, path)?;
-        disk.sync_dir(&parent(path))
+    /// The entry of a message.
+    pub(crate) fn get(&self, id: QueueId) -> Option<IndexEntry> {
+        let at = self.places.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        let (_, offset) = self.places.get(at)?;
+        self.entry(&mut Reader(self.octets.get(*offset as usize..)?))
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        out.extend_from_slice(&[0; 4]);
-        put(&mut out, self.destinations.len() as u64);
-        for (kind, name) in &self.destinations {
-            out.push(u8::from(*kind == Kind::Relay));
-            put(&mut out, name.0.len() as u64);
-            out.extend_from_slice(name.0.as_bytes());
-        }
-        put(&mut out, self.entries.len() as u64);
-        for (id, e) in &self.entries {
-            out.extend_from_slice(&id.0.to_le_bytes());
-            out.extend_from_slice(&e.stamp.0.to_le_bytes());
-            for number in [u64::from(e.stamp.1), e.received, e.deadline] {
-                put(&mut out, number);
-            }
-            for number in [e.from, e.sender, e.domain] {
-                out.extend_from_slice(&number.to_le_bytes());
-            }
-            put(&mut out, u64::from(e.recipients));
-            out.push(e.flags.0);
-            out.push(e.priority.to_le_bytes()[0]);
-            put(&mut out, e.jobs.len() as u64);
-            for (destination, next) in &e.jobs {
-                put(&mut out, u64::from(*destination));
-                put(&mut out, *next);
-            }
-        }
-        let crc = crc32c::crc32c(out.get(12..).unwrap_or_default()).to_le_bytes();
-        if let Some(slot) = out.get_mut(8..12) {
-            slot.copy_from_slice(&crc);
-        }
-        out
-    }
-
-    fn decode(octets: &[u8]) -> Option<Self> {
+    fn decode(octets: Vec<u8>) -> Option<Self> {
         let mut reader = Reader(octets.strip_prefix(MAGIC)?);
-        let crc = u32::from_le_bytes(reader.take(4)?.try_into().ok()?);
-        if crc32c::crc32c(reader.0) != crc {
+        let crc = reader.u32()?;
+        if crc32c::crc32c(reader.0) != crc || u32::try_from(octets.len()).is_err() {
             return None;
         }
-        let mut destinations = Vec::new();
-        for _ in 0..reader.number()? {
+        let mut index = Self::default();
+        for _ in 0..reader.u32()? {
             let kind = if reader.byte()? == 1 { Kind::Relay } else { Kind::Mailbox };
             let len = usize::try_from(reader.number()?).ok()?;
-            destinations.push((kind, Destination(std::str::from_utf8(reader.take(len)?).ok()?.into())));
+            index.destinations.push((kind, Destination(std::str::from_utf8(reader.take(len)?).ok()?.into())));
         }
-        let count = usize::try_from(reader.number()?).ok()?;
-        // No entry takes fewer octets, so a wrong count cannot ask for more memory than the file is long.
-        let mut entries = HashMap::with_capacity(count.min(octets.len() / 32));
-        for _ in 0..count {
-            let id = QueueId(u64::from_le_bytes(reader.take(8)?.try_into().ok()?));
-            let changed = i64::from_le_bytes(reader.take(8)?.try_into().ok()?);
-            let stamp = (changed, u32::try_from(reader.number()?).ok()?);
-            let (received, deadline) = (reader.number()?, reader.number()?);
-            let (from, sender, domain) = (reader.u32()?, reader.u32()?, reader.u32()?);
-            let recipients = u16::try_from(reader.number()?).ok()?;
-            let flags = ParkedFlags(reader.byte()?);
-            let priority = i8::from_le_bytes([reader.byte()?]);
-            let mut jobs = Vec::new();
-            for _ in 0..reader.number()? {
-                let destination = u32::try_from(reader.number()?).ok().filter(|&d| (d as usize) < destinations.len())?;
-                jobs.push((destination, reader.number()?));
-            }
-            entries.insert(id, IndexEntry { stamp, received, deadline, from, sender, domain, recipients, flags, priority, jobs });
+        while !reader.0.is_empty() {
+            let id = QueueId(reader.u64()?);
+            let offset = octets.len() - reader.0.len();
+            index.entry(&mut reader)?;
+            index.places.push((id, u32::try_from(offset).ok()?));
         }
-        Some(Self { destinations, entries })
+        index.places.sort_unstable();
+        index.octets = octets;
+        Some(index)
+    }
+
+    fn entry(&self, reader: &mut Reader<'_>) -> Option<IndexEntry> {
+        let changed = i64::from_le_bytes(reader.take(8)?.try_into().ok()?);
+        let stamp = (changed, u32::try_from(reader.number()?).ok()?);
+        let (received, deadline) = (reader.number()?, reader.number()?);
+        let (from, sender, domain) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        let recipients = u16::try_from(reader.number()?).ok()?;
+        let flags = ParkedFlags(reader.byte()?);
+        let priority = i8::from_le_bytes([reader.byte()?]);
+        let mut jobs = Vec::new();
+        for _ in 0..reader.number()? {
+            let destination = u32::try_from(reader.number()?).ok().filter(|&d| (d as usize) < self.destinations.len())?;
+            jobs.push((destination, reader.number()?));
+        }
+        Some(IndexEntry { stamp, received, deadline, from, sender, domain, recipients, flags, priority, jobs })
     }
 }
 
@@ -150,6 +185,10 @@ impl<'a> Reader<'a> {
         self.take(1)?.first().copied()
     }
 
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+
     fn u32(&mut self) -> Option<u32> {
         Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
     }
@@ -173,9 +212,8 @@ mod tests {
     use crate::disk::RealDisk;
     use proptest::prelude::*;
 
-    fn sample(entries: u64) -> Index {
-        let destinations = vec![(Kind::Mailbox, Destination("local".into())), (Kind::Relay, Destination("mx:example.net".into()))];
-        let entry = |n: u64| IndexEntry {
+    fn entry(n: u64) -> IndexEntry {
+        IndexEntry {
             stamp: (-5 + n as i64, 800),
             received: n << 40,
             deadline: u64::MAX - n,
@@ -186,29 +224,43 @@ mod tests {
             flags: ParkedFlags(2),
             priority: -9,
             jobs: (0..n % 3).map(|k| (k as u32 % 2, k << 50)).collect(),
-        };
-        Index { destinations, entries: (0..entries).map(|n| (QueueId(n), entry(n))).collect() }
+        }
+    }
+
+    fn sample(entries: u64) -> IndexWriter {
+        let destinations = [(Kind::Mailbox, Destination("local".into())), (Kind::Relay, Destination("mx:example.net".into()))];
+        let mut writer = IndexWriter::new(destinations.iter().map(|(kind, name)| (*kind, name)));
+        // In no order.
+        (0..entries).rev().for_each(|n| writer.add(QueueId(n * 7), &entry(n)));
+        writer
     }
 
     #[test]
     fn it_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("index");
-        assert_eq!(Index::load(&path), Index::default());
+        assert!(Index::load(&path).destinations.is_empty());
         for entries in [0, 1, 100] {
             sample(entries).save(&RealDisk, &path).unwrap();
-            assert_eq!(Index::load(&path), sample(entries));
+            let index = Index::load(&path);
+            assert_eq!(index.destinations.len(), 2);
+            assert_eq!(index.destinations[1], (Kind::Relay, Destination("mx:example.net".into())));
+            for n in 0..entries {
+                assert_eq!(index.get(QueueId(n * 7)), Some(entry(n)));
+            }
+            assert_eq!(index.get(QueueId(1)), None);
         }
     }
 
     #[test]
     fn a_torn_or_damaged_one_is_empty() {
-        let whole = sample(10).encode();
+        let whole = sample(10).finish();
+        assert!(Index::decode(whole.clone()).is_some());
         for len in 0..whole.len() {
-            assert_eq!(Index::decode(&whole[..len]), None);
+            assert!(Index::decode(whole[..len].to_vec()).is_none());
             let mut bad = whole.clone();
             bad[len] ^= 1;
-            assert_eq!(Index::decode(&bad), None);
+            assert!(Index::decode(bad).is_none());
         }
     }
 
@@ -216,7 +268,7 @@ mod tests {
         #[test]
         fn garbage_with_a_right_sum_does_not_panic(tail in proptest::collection::vec(any::<u8>(), 0..200)) {
             let octets = [&MAGIC[..], &crc32c::crc32c(&tail).to_le_bytes(), &tail].concat();
-            _ = Index::decode(&octets);
+            _ = Index::decode(octets);
         }
 
         #[test]

@@ -23,7 +23,7 @@ use crate::id::QueueId;
 use crate::journal::remove_if_there;
 
 pub use files::ParkedFiles;
-pub(crate) use index::{Index, IndexEntry};
+pub(crate) use index::{Index, IndexEntry, IndexWriter};
 pub(crate) use scan::{ScanError, Scanned, scan, stamp_of};
 
 /// The format of `ID.json` that this program writes, and the newest it reads.
@@ -97,8 +97,8 @@ impl Deferred {
     }
 
     /// Writes messages and envelopes and gives the envelopes their names. Those in the answer are durable; the others have left
-    /// nothing behind and stay where they are. Blocks.
-    pub(crate) fn park(&self, batch: &[(Envelope, Body)]) -> io::Result<Vec<QueueId>> {
+    /// nothing behind and stay where they are, and the answer says why. Blocks.
+    pub(crate) fn park(&self, batch: &[(Envelope, Body)]) -> io::Result<(Vec<QueueId>, Option<io::Error>)> {
         let mut written = Vec::with_capacity(batch.len());
         let mut first_error = None;
         for (envelope, body) in batch {
@@ -111,8 +111,8 @@ impl Deferred {
                 }
             }
         }
-        if let (true, Some(error)) = (written.is_empty(), first_error) {
-            return Err(error);
+        if written.is_empty() {
+            return Ok((written, first_error));
         }
         let finish = || {
             self.disk.sync_fs(&self.root)?;
@@ -120,7 +120,7 @@ impl Deferred {
             self.disk.sync_fs(&self.root)
         };
         match finish() {
-            Ok(()) => Ok(written),
+            Ok(()) => Ok((written, first_error)),
             Err(error) => {
                 written.iter().for_each(|id| self.discard(*id));
                 Err(error)
@@ -242,7 +242,7 @@ mod tests {
         let deferred = deferred(&dir);
         let large = Body::from_bytes(vec![b'x'; 3 * PIECE + 1]).prefixed("A: 1\r\n");
         let batch = [(envelope(1), Body::from_bytes("hello")), (envelope(0xffff_ffff), large.clone())];
-        assert_eq!(deferred.park(&batch).unwrap(), [QueueId(1), QueueId(0xffff_ffff)]);
+        assert_eq!(deferred.park(&batch).unwrap().0, [QueueId(1), QueueId(0xffff_ffff)]);
         assert_eq!(deferred.body(QueueId(1)).unwrap().read_to_bytes().unwrap(), "hello");
         assert_eq!(deferred.body(QueueId(0xffff_ffff)).unwrap().read_to_bytes().unwrap(), large.read_to_bytes().unwrap());
         let mut changed = deferred.read(QueueId(1)).unwrap();
@@ -276,8 +276,9 @@ mod tests {
         let gone = tempfile::NamedTempFile::new().unwrap();
         let body = Body::from_file(gone.path()).unwrap();
         drop(gone);
-        let parked = deferred.park(&[(envelope(1), body), (envelope(2), Body::from_bytes("x"))]).unwrap();
+        let (parked, error) = deferred.park(&[(envelope(1), body), (envelope(2), Body::from_bytes("x"))]).unwrap();
         assert_eq!(parked, [QueueId(2)]);
+        assert!(error.is_some());
         assert!(!deferred.path(QueueId(1), "msg").exists());
     }
 

@@ -130,8 +130,8 @@ impl Folder<'_> {
             Ok(stamp) => stamp,
             Err(error) => return Err(ScanError::Io { path, error }),
         };
-        if let Some(entry) = self.index.entries.get(&id).filter(|entry| entry.stamp == stamp) {
-            take(self.index, Scanned::Known(id, entry.clone()));
+        if let Some(entry) = self.index.get(id).filter(|entry| entry.stamp == stamp) {
+            take(self.index, Scanned::Known(id, entry));
             return Ok(());
         }
         match read_envelope(&path) {

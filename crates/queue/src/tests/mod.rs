@@ -2,12 +2,14 @@
 
 mod adopted;
 mod crash;
+mod faulty;
 mod journalled;
 mod operated;
 mod parked;
 mod recorder;
 mod reported;
 mod scheduled;
+mod suspended;
 
 use std::path::Path;
 use std::sync::Arc;
