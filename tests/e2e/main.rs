@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod clients;
 mod crash;
+mod dovecot;
 mod inbound;
 mod outbound;
 mod peers;
