@@ -193,6 +193,18 @@ impl Ingest {
         }
     }
 
+    /// A user who was resumed after RCPT and before the message was in the queue would wait for the next resumption.
+    async fn resumed_meanwhile(&self, held: &[Mailbox]) {
+        for user in held {
+            // Without an answer it stays held, and `queue list` says why.
+            if let Ok(Some(record)) = self.rooms.directory.user(user).await
+                && !record.suspended
+            {
+                self.rooms.queue.resume(user).await;
+            }
+        }
+    }
+
     async fn accept(
         &self,
         envelope: Envelope,
@@ -206,8 +218,10 @@ impl Ingest {
         let priority = envelope.priority;
         let began = draft.body_began.map(|b| crate::connection::millis(b.elapsed())).unwrap_or(0);
         let to: Vec<String> = draft.given.iter().map(Mailbox::to_string).collect();
+        let held: Vec<Mailbox> = envelope.recipients.iter().filter(|r| r.waits_for_resumption()).map(|r| r.address.clone()).collect();
         match self.rooms.queue.accept(envelope, body).await {
             Ok(id) => {
+                self.resumed_meanwhile(&held).await;
                 metrics::counter!("pillarbox_ingest_messages_accepted_total").increment(1);
                 tracing::info!(
                     target: "pillarbox::event",

@@ -50,6 +50,7 @@ impl Ingest {
         let mut draft = Draft::new(self.rooms.queue.new_id(), mail.from, mail.params);
         draft.body_began = Some(Instant::now());
         let directory = self.rooms.directory.as_ref();
+        let hold = settings.config.mailbox.suspended == "hold";
         for (given, params) in &mail.recipients {
             let refused = |reply: Reply| Refused { recipient: Some(given.clone()), reply };
             let away = |error: pillarbox_directory::DirectoryError| {
@@ -57,11 +58,15 @@ impl Ingest {
                 refused(replies::try_later())
             };
             let text = printable(given.to_string().as_bytes());
-            match resolve(directory, &settings.policy, given).await.map_err(away)?.outcome {
+            let resolution = resolve(directory, &settings.policy, given).await.map_err(away)?;
+            let held = if hold { routing::held(given, &resolution.suspended, params, &mut draft.seen) } else { Vec::new() };
+            match resolution.outcome {
                 Resolved::Deliver(targets) => {
                     let found = routing::recipients(directory, &settings.policy, given, targets, params, &draft.from, &mut draft.seen);
                     draft.recipients.extend(found.await.map_err(away)?);
+                    draft.recipients.extend(held);
                 }
+                Resolved::Suspended if hold => draft.recipients.extend(held),
                 Resolved::NotOurs if mail.submission => draft.recipients.extend(routing::relayed(given, params, &mut draft.seen)),
                 Resolved::NotOurs => return Err(refused(replies::relay_denied(&text))),
                 Resolved::Unknown => return Err(refused(replies::unknown_recipient(&text))),

@@ -88,7 +88,7 @@ pub fn held(given: &Mailbox, suspended: &[Mailbox], params: &RcptParams, seen: &
     for user in suspended {
         if seen.insert(key(user, &route)) {
             let mut held = recipient(given, user.clone(), route.clone(), params, None);
-            held.status = pillarbox_queue::Status::Held;
+            held.hold_as_suspended();
             recipients.push(held);
         }
     }

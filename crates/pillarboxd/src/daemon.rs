@@ -123,6 +123,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         .with_local_door(Arc::new(LocalMailDoor(ingest.clone())));
     let admin = Arc::new(admin);
     let control = tokio::spawn(pillarbox_control::serve(admin.clone(), pillarbox_control::bind(&config.paths.runtime)?, shutdown.clone()));
+    tokio::spawn(resume_held(admin.clone()));
     let drops = tokio::spawn(pillarbox_control::local_mail::watch(admin, shutdown.clone()));
     let post = reports::Post { internal, signer, config: running.config.clone() };
     tokio::spawn(reports::send(post, relay.clone(), directory.clone(), running.dns.clone(), shutdown.clone()));
@@ -170,6 +171,13 @@ fn metrics() -> anyhow::Result<metrics_exporter_prometheus::PrometheusHandle> {
 
 fn rand_key() -> [u8; 32] {
     rand::random()
+}
+
+/// Users may have been resumed while no daemon ran.
+async fn resume_held(admin: Arc<Admin>) {
+    if let Err(error) = pillarbox_control::held::resume_all(&admin).await {
+        tracing::warn!(%error, "mail held for suspended users was not looked at; `pillarbox user resume` lets it go on");
+    }
 }
 
 /// What is kept current beside the database: the export from which it can be rebuilt, and Dovecot's passwd-files.
