@@ -147,4 +147,7 @@ pub struct LocalEnvelope {
 pub struct Submitted {
     /// Its id.
     pub id: QueueId,
+    /// Recipients that were refused while others were taken, each with its reply; the sender is told by mail too.
+    #[serde(default)]
+    pub refused: Vec<String>,
 }

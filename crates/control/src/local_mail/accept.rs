@@ -4,11 +4,11 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use pillarbox_message::header;
 use pillarbox_queue::{Body, QueueId};
-use pillarbox_smtp::{MailParams, Notify, OriginalRecipient, RcptParams, Ret};
+use pillarbox_smtp::{MailParams, Notify, OriginalRecipient, RcptParams, Ret, Severity};
 
 use super::addresses::Qualifier;
 use super::header::mend;
-use super::{LocalDoor, LocalError, LocalMail};
+use super::{LocalDoor, LocalError, LocalMail, LocalRefused};
 use crate::admin::Admin;
 use crate::api::LocalEnvelope;
 use crate::error::ApiError;
@@ -18,8 +18,20 @@ const ENVELOPE: usize = 1 << 20;
 /// Longest header section that is mended, octets; a longer one goes on as it is.
 const HEADER: usize = 1 << 20;
 
+/// What became of a message that was taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// Its id.
+    pub id: QueueId,
+    /// Recipients that were refused for good while others were taken; the sender is told of them by mail.
+    pub refused: Vec<LocalRefused>,
+}
+
 /// Reads envelope and message from `stream` and hands them over. `submitter` replaces who the envelope claims to come from.
-pub async fn accept<S, E>(admin: &Admin, stream: S, submitter: Option<String>) -> Result<QueueId, LocalError>
+///
+/// # Errors
+/// When nothing was taken: the message makes no sense, every recipient is refused, or it cannot be stored now.
+pub async fn accept<S, E>(admin: &Admin, stream: S, submitter: Option<String>) -> Result<Accepted, LocalError>
 where
     S: Stream<Item = Result<Bytes, E>> + Send,
     E: std::fmt::Display,
@@ -65,7 +77,7 @@ async fn take<S, E>(
     envelope: LocalEnvelope,
     mut received: Received<S>,
     submitter: Option<String>,
-) -> Result<QueueId, LocalError>
+) -> Result<Accepted, LocalError>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: std::fmt::Display,
@@ -106,11 +118,35 @@ where
     let body: Body = writer.finish().await.map_err(|e| stored(&e))?;
     let submitter = submitter.unwrap_or(envelope.login);
     let mail = LocalMail { from, recipients, params, body, submitter, submission: !envelope.deliver };
-    hand_over(door.as_ref(), mail).await
+    let accepted = hand_over(door.as_ref(), mail.clone()).await?;
+    if !accepted.refused.is_empty() {
+        super::notice::tell_sender(admin, &mail, &accepted.refused).await?;
+    }
+    Ok(accepted)
 }
 
-pub(super) async fn hand_over(door: &dyn LocalDoor, mail: LocalMail) -> Result<QueueId, LocalError> {
-    door.take(mail).await.map_err(LocalError::Refused)
+/// A program that sends to many must not fail for one: recipients that are refused for good are left out and told about. The first of them is
+/// the answer when nobody is left.
+async fn hand_over(door: &dyn LocalDoor, mut mail: LocalMail) -> Result<Accepted, LocalError> {
+    let mut refused: Vec<LocalRefused> = Vec::new();
+    loop {
+        let why = match door.take(mail.clone()).await {
+            Ok(id) => return Ok(Accepted { id, refused }),
+            Err(why) => why,
+        };
+        let before = mail.recipients.len();
+        if let (Severity::Permanent, Some(recipient)) = (why.reply.severity(), &why.recipient) {
+            mail.recipients.retain(|(mailbox, _)| !mailbox.same_as(recipient));
+        }
+        // Not one recipient's fault, or one that cannot be found: then it is the message's.
+        if mail.recipients.len() == before {
+            return Err(LocalError::Refused(why));
+        }
+        refused.push(why);
+        if mail.recipients.is_empty() {
+            return Err(LocalError::Refused(refused.swap_remove(0)));
+        }
+    }
 }
 
 /// Splits the header section off, its blank line included. An endless one is given back empty and goes on unmended.
@@ -172,6 +208,43 @@ fn ret(text: Option<&str>) -> Result<Option<Ret>, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Refuses `bad…` for good and `later…` for now.
+    struct Picky;
+
+    #[async_trait::async_trait]
+    impl LocalDoor for Picky {
+        async fn take(&self, mail: LocalMail) -> Result<QueueId, LocalRefused> {
+            for (recipient, _) in &mail.recipients {
+                let code = match recipient.local.as_str() {
+                    name if name.starts_with("bad") => 550,
+                    name if name.starts_with("later") => 450,
+                    _ => continue,
+                };
+                let reply = pillarbox_smtp::Reply::new(code, pillarbox_smtp::EnhancedCode(u8::try_from(code / 100).unwrap(), 1, 1), "no");
+                return Err(LocalRefused { recipient: Some(recipient.clone()), reply });
+            }
+            Ok(QueueId(mail.recipients.len() as u64))
+        }
+    }
+
+    #[tokio::test]
+    async fn one_bad_recipient_does_not_keep_the_message_from_the_others() {
+        let mail = |names: &[&str]| LocalMail {
+            from: pillarbox_smtp::ReversePath::Null,
+            recipients: names.iter().map(|n| (format!("{n}@x.org").parse().unwrap(), RcptParams::default())).collect(),
+            params: MailParams::default(),
+            body: Body::from_bytes("x"),
+            submitter: "me".into(),
+            submission: true,
+        };
+        let taken = hand_over(&Picky, mail(&["a", "bad1", "b", "bad2"])).await.unwrap();
+        assert_eq!((taken.id, taken.refused.len()), (QueueId(2), 2));
+        let error = hand_over(&Picky, mail(&["bad1", "bad2"])).await.unwrap_err();
+        assert!(error.to_string().starts_with("bad1@x.org: 550"), "{error}");
+        let error = hand_over(&Picky, mail(&["a", "later1"])).await.unwrap_err();
+        assert!(error.to_string().starts_with("later1@x.org: 450"), "{error}");
+    }
 
     #[test]
     fn dsn_words() {

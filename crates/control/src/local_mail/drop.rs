@@ -5,25 +5,24 @@
 //! the envelope inside says. What is not a plain file of that owner alone (a symbolic or hard link, a pipe) is thrown out unread.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::unistd::{Uid, User};
-use pillarbox_message::notice::{Letter, notice};
-use pillarbox_queue::Body;
-use pillarbox_smtp::{MailParams, Mailbox, RcptParams, ReversePath, Severity};
+use pillarbox_smtp::Severity;
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify;
 use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 
-use super::accept::hand_over;
-use super::{LocalError, LocalMail, LocalRefused, accept};
+use super::notice::tell;
+use super::{LocalError, accept};
 use crate::admin::Admin;
-use crate::api::{LocalEnvelope, now_millis};
+use crate::api::LocalEnvelope;
+use crate::error::{ApiError, Kind};
 
 /// The folder's mode: everybody puts in, nobody looks.
 pub const DROP_MODE: u32 = 0o1733;
@@ -180,7 +179,7 @@ async fn take_one(admin: &Admin, path: &Path) {
     match submit(admin, file, &login).await {
         Ok(()) => {}
         Err(LocalError::Refused(refused)) if refused.reply.severity() == Severity::Transient => return,
-        Err(LocalError::Api(error)) if error.kind == crate::error::Kind::Unavailable => return,
+        Err(LocalError::Api(error)) if error.kind == Kind::Unavailable => return,
         Err(error) => return refuse(path, &error),
     }
     if let Err(error) = std::fs::remove_file(path) {
@@ -188,106 +187,28 @@ async fn take_one(admin: &Admin, path: &Path) {
     }
 }
 
-/// Takes one message; recipients that are refused for good are told about to the sender, the others get it.
-async fn submit(admin: &Admin, file: File, login: &str) -> Result<(), LocalError> {
-    let mut refused: Vec<LocalRefused> = Vec::new();
-    let (mut envelope, at) = read_envelope(&file)?;
-    envelope.login = login.to_owned();
-    while !envelope.to.is_empty() {
-        match accept(admin, again(&file, &envelope, at)?, Some(login.to_owned())).await {
-            Ok(_) => break,
-            Err(LocalError::Refused(LocalRefused { recipient: Some(recipient), reply })) if reply.severity() == Severity::Permanent => {
-                let before = envelope.to.len();
-                drop_recipient(admin, &mut envelope, &recipient).await?;
-                let gone = envelope.to.len() < before;
-                refused.push(LocalRefused { recipient: Some(recipient), reply });
-                if !gone {
-                    break;
-                }
-            }
-            Err(other) => return Err(other),
+/// Reads the file from its beginning and hands it over. Nobody waits for the answer, so a message of which every recipient is refused is
+/// returned by mail too.
+async fn submit(admin: &Admin, mut file: File, login: &str) -> Result<(), LocalError> {
+    let unreadable = |e: io::Error| ApiError::unavailable(format!("the dropped file cannot be read: {e}"));
+    let copy = file.try_clone().map_err(unreadable)?;
+    let stream = ReaderStream::new(tokio::fs::File::from_std(copy));
+    match accept(admin, stream, Some(login.to_owned())).await {
+        Ok(_) => Ok(()),
+        Err(LocalError::Refused(refused)) if refused.reply.severity() == Severity::Permanent => {
+            let sender = envelope(&mut file).map_err(unreadable)?.from;
+            tell(admin, &sender, login, &[refused]).await
         }
+        Err(other) => Err(other),
     }
-    if refused.is_empty() { Ok(()) } else { tell_sender(admin, &envelope, &refused).await }
 }
 
-/// Takes out of the envelope what was refused, however it was written there.
-async fn drop_recipient(admin: &Admin, envelope: &mut LocalEnvelope, refused: &Mailbox) -> Result<(), LocalError> {
-    let config = admin.config();
-    let qualifier = super::addresses::Qualifier::new(&config, admin.directory.as_ref()).await?;
-    let mut kept = Vec::with_capacity(envelope.to.len());
-    for text in std::mem::take(&mut envelope.to) {
-        let mailbox = qualifier.recipient(&text, &config, admin.directory.as_ref()).await.map_err(crate::error::ApiError::from)?;
-        if !mailbox.is_some_and(|m| m.same_as(refused)) {
-            kept.push(text);
-        }
-    }
-    envelope.to = kept;
-    Ok(())
-}
-
-/// The envelope, and where the message begins.
-fn read_envelope(file: &File) -> Result<(LocalEnvelope, u64), LocalError> {
-    use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
-    let unreadable = |e: io::Error| crate::error::ApiError::unavailable(format!("the dropped file cannot be read: {e}"));
-    let mut file = file;
-    file.seek(SeekFrom::Start(0)).map_err(unreadable)?;
+/// The envelope alone.
+fn envelope(file: &mut File) -> io::Result<LocalEnvelope> {
+    file.seek(SeekFrom::Start(0))?;
     let mut line = Vec::new();
-    BufReader::new(file.take(ENVELOPE_ROOM)).read_until(b'\n', &mut line).map_err(unreadable)?;
-    let envelope =
-        serde_json::from_slice(&line).map_err(|_| crate::error::ApiError::usage("the dropped file does not begin with an envelope"))?;
-    Ok((envelope, line.len() as u64))
-}
-
-/// The file from the message on, with this envelope before it.
-fn again(
-    file: &File,
-    envelope: &LocalEnvelope,
-    at: u64,
-) -> Result<impl futures::Stream<Item = io::Result<bytes::Bytes>> + Send + use<>, LocalError> {
-    use futures::StreamExt;
-    use std::io::{Seek, SeekFrom};
-    let unreadable = |e: io::Error| crate::error::ApiError::unavailable(format!("the dropped file cannot be read: {e}"));
-    let mut copy = file.try_clone().map_err(unreadable)?;
-    copy.seek(SeekFrom::Start(at)).map_err(unreadable)?;
-    let mut line = serde_json::to_vec(envelope).map_err(|e| crate::error::ApiError::usage(e.to_string()))?;
-    line.push(b'\n');
-    let head = futures::stream::once(async move { Ok(bytes::Bytes::from(line)) });
-    Ok(head.chain(ReaderStream::new(tokio::fs::File::from_std(copy))))
-}
-
-/// The program that sent it has long gone, so its user hears by mail which recipients did not get it.
-async fn tell_sender(admin: &Admin, envelope: &LocalEnvelope, refused: &[LocalRefused]) -> Result<(), LocalError> {
-    let config = admin.config();
-    let qualifier = super::addresses::Qualifier::new(&config, admin.directory.as_ref()).await?;
-    let sender = if envelope.from.trim().is_empty() { None } else { Some(envelope.from.as_str()) };
-    let Some(to) = (match sender {
-        Some(sender) => qualifier.recipient(sender, &config, admin.directory.as_ref()).await.map_err(crate::error::ApiError::from)?,
-        None => None,
-    }) else {
-        // Nobody to tell (RFC 5321 §6.1): as with any report that cannot be sent, the log is all there is.
-        let first = refused.first().map(|r| r.reply.to_string()).unwrap_or_default();
-        tracing::warn!(login = envelope.login, reply = first, "a dropped message without a sender was refused");
-        return Ok(());
-    };
-    let lines: Vec<String> = refused.iter().map(|r| LocalError::Refused(r.clone()).to_string()).collect();
-    let text = format!(
-        "A message that the local user {} sent could not be delivered to:\n\n    {}\n\nAll other recipients got it.\n",
-        envelope.login,
-        lines.join("\n    ")
-    );
-    let hostname = config.hostname();
-    let letter = Letter { hostname: &hostname, to: &to, now: now_millis(), random: rand::random() };
-    let body = Body::from_bytes(notice(&letter, "Undelivered local mail", &text));
-    let mail = LocalMail {
-        from: ReversePath::Null,
-        recipients: vec![(to, RcptParams::default())],
-        params: MailParams::default(),
-        body,
-        submitter: "pillarbox".into(),
-        submission: true,
-    };
-    hand_over(admin.local_door()?.as_ref(), mail).await.map(drop)
+    BufReader::new(file.take(ENVELOPE_ROOM)).read_until(b'\n', &mut line)?;
+    serde_json::from_slice(&line).map_err(io::Error::other)
 }
 
 /// Neither taken nor returned: kept beside the others, where an administrator finds it.

@@ -39,10 +39,18 @@ pub(super) fn mend(head: &[u8], qualifier: &Qualifier, sender: &ReversePath, ful
 /// The field with its bare names completed; `None` when it has none, so that what is right stays as it was written.
 fn completed(field: &header::Field<'_>, qualifier: &Qualifier) -> Option<Vec<u8>> {
     let name = FIELDS.iter().find(|name| field.is(name))?;
-    let entries = address_list::parse(&field.unfolded());
+    let value = field.unfolded();
+    let entries = address_list::parse(&value);
     let bare = |text: &String| if text.contains('@') { None } else { qualifier.mailbox(text) };
-    if !entries.iter().any(|e| e.address.as_ref().err().is_some_and(|text| bare(text).is_some())) {
+    let found: Vec<(&str, Mailbox)> =
+        entries.iter().filter_map(|e| e.address.as_ref().err()).filter_map(|text| Some((text.as_str(), bare(text)?))).collect();
+    if found.is_empty() {
         return None;
+    }
+    let mut out = Vec::new();
+    if let Some(text) = in_place(&String::from_utf8_lossy(&value), &found) {
+        encode::push_structured(&mut out, name, text.trim());
+        return Some(out);
     }
     let mut parts = Vec::with_capacity(entries.len());
     for entry in &entries {
@@ -52,9 +60,34 @@ fn completed(field: &header::Field<'_>, qualifier: &Qualifier) -> Option<Vec<u8>
             Err(text) => named(&entry.name, &bare(text)?),
         });
     }
-    let mut out = Vec::new();
     encode::push_structured(&mut out, name, &parts.join(", "));
     Some(out)
+}
+
+/// Completes each name where it stands, so that comments (`root (Cron Daemon)`) and display names stay. `None` where quotes make that unsafe.
+fn in_place(value: &str, found: &[(&str, Mailbox)]) -> Option<String> {
+    if value.contains('"') {
+        return None;
+    }
+    let mut out = String::with_capacity(value.len() + 32 * found.len());
+    let mut rest = value;
+    for (bare, mailbox) in found {
+        let at = standing_alone(rest, bare)?;
+        let (before, from) = rest.split_at_checked(at)?;
+        out.push_str(before);
+        out.push_str(&mailbox.to_string());
+        rest = from.strip_prefix(*bare)?;
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+/// Where `word` stands as a whole address: at the beginning or behind `<` or a comma, and before the end, `>`, a comma or a comment.
+fn standing_alone(text: &str, word: &str) -> Option<usize> {
+    text.match_indices(word).map(|(at, _)| at).find(|&at| {
+        let (before, after) = (text.get(..at).unwrap_or("").trim_end(), text.get(at + word.len()..).unwrap_or("").trim_start());
+        (before.is_empty() || before.ends_with(['<', ',', ':', ';'])) && (after.is_empty() || after.starts_with(['>', ',', '(', ';']))
+    })
 }
 
 /// Encoded words are kept as they are.
@@ -78,9 +111,17 @@ mod tests {
     #[tokio::test]
     async fn what_cron_writes_gets_whole_addresses() {
         let text = mended("From: root (Cron Daemon)\r\nTo: root\r\nSubject: Cron <root@box> x\r\n\r\n").await;
-        assert!(text.starts_with("From: ") && text.contains("root@example.org"), "{text}");
+        assert!(text.starts_with("From: root@example.org (Cron Daemon)\r\n"), "{text}");
         assert!(text.contains("\r\nTo: root@example.org\r\n"), "{text}");
         assert!(text.ends_with("Subject: Cron <root@box> x\r\n\r\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn names_are_completed_where_they_stand() {
+        let head = "To: root, Bob Root <bob>, root@x.org, group: a, b;\r\nCc: \"root, the\" <root>\r\n\r\n";
+        let text = mended(head).await;
+        assert!(text.contains("To: root@example.org, Bob Root <bob@example.org>, root@x.org, group: a@example.org,"), "{text}");
+        assert!(text.contains("Cc: \"root, the\" <root@example.org>"), "{text}");
     }
 
     #[tokio::test]

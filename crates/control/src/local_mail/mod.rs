@@ -6,16 +6,18 @@ mod accept;
 mod addresses;
 mod drop;
 mod header;
+mod notice;
 
 use pillarbox_queue::{Body, QueueId};
 use pillarbox_smtp::{MailParams, Mailbox, RcptParams, Reply, ReversePath, Severity};
 
-pub use accept::accept;
+pub use accept::{Accepted, accept};
 pub use drop::{DROP_MODE, drop_folder, watch};
 
 use crate::error::{ApiError, Kind};
 
 /// A message with its envelope, from a program on this machine.
+#[derive(Clone)]
 pub struct LocalMail {
     /// Where reports go.
     pub from: ReversePath,

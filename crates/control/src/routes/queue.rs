@@ -96,8 +96,9 @@ pub(super) async fn summary(State(admin): State<Arc<Admin>>) -> ApiResult<axum::
 
 /// A local message: a line of JSON, then the message. Answers when it is safe.
 pub(super) async fn submit(State(admin): State<Arc<Admin>>, request: Request) -> ApiResult<axum::Json<Submitted>> {
-    let id = local_mail::accept(&admin, request.into_body().into_data_stream(), None).await?;
-    Ok(axum::Json(Submitted { id }))
+    let accepted = local_mail::accept(&admin, request.into_body().into_data_stream(), None).await?;
+    let refused = accepted.refused.into_iter().map(|r| local_mail::LocalError::Refused(r).to_string()).collect();
+    Ok(axum::Json(Submitted { id: accepted.id, refused }))
 }
 
 async fn all_there(admin: &Admin, ids: &[QueueId]) -> ApiResult<()> {

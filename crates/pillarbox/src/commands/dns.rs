@@ -24,6 +24,12 @@ pub(super) async fn print_records(out: Out, api: &Client, domain: &Domain) -> Re
     if out.json {
         return out.value(&found);
     }
+    if let Some(mx) = found.iter().find(|r| r.kind == "MX").filter(|_| !found.iter().any(|r| matches!(r.kind.as_ref(), "A" | "AAAA"))) {
+        let host = mx.value.rsplit(' ').next().unwrap_or_default();
+        out.line(format!(
+            "; the address of this server: it has private ones only, so put the public one of your router here\n; {host} IN A …"
+        ))?;
+    }
     let mut last = "";
     for record in &found {
         if record.why != last {

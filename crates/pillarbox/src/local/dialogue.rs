@@ -1,6 +1,6 @@
 //! `sendmail -bs`: SMTP on standard input and output, as some programs prefer it.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -15,8 +15,8 @@ use super::spool::Spool;
 use super::sysexits;
 use crate::failure::Failure;
 
-/// Octets read at a time.
-const READ: usize = 64 * 1024;
+/// Octets of a line read at a time.
+const READ: u64 = 64 * 1024;
 
 /// Speaks until QUIT or the end of input.
 pub(super) async fn speak(config: &Config, options: &Options) -> Result<(), Failure> {
@@ -41,10 +41,11 @@ pub(super) async fn speak(config: &Config, options: &Options) -> Result<(), Fail
         if step != Step::NeedInput {
             return Ok(());
         }
-        let mut chunk = [0; READ];
-        match stdin.read(&mut chunk).map_err(broken)? {
+        // A line at a time: scripts write the whole dialogue at once, and here nobody else can have put lines between theirs.
+        let mut line = Vec::new();
+        match (&mut stdin).take(READ).read_until(b'\n', &mut line).map_err(broken)? {
             0 => return Ok(()),
-            n => input.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+            _ => input.extend_from_slice(&line),
         }
     }
 }

@@ -34,7 +34,12 @@ pub(super) async fn hand_in(config: &Config, envelope: &LocalEnvelope, spool: &m
             let stream = spool.stream(line.clone()).map_err(|e| unreadable(&e))?;
             let body = axum::body::Body::from_stream(stream);
             match client.json::<Submitted>(Method::POST, "/v1/submit", body, PATIENCE).await {
-                Ok(_) => Ok(()),
+                Ok(done) => {
+                    for refused in &done.refused {
+                        anstream::eprintln!("sendmail: {}", crate::out::safe(refused));
+                    }
+                    Ok(())
+                }
                 // The daemon went away or cannot take it now.
                 Err(ClientError::Unreachable { .. } | ClientError::Garbled(_)) => drop_in(config, &line, spool),
                 Err(ClientError::Api(error)) if error.kind == Kind::Unavailable && !envelope.deliver => drop_in(config, &line, spool),
