@@ -22,6 +22,9 @@ const STEP: usize = 500;
 const SHORTEST: UnixMillis = 200;
 const LONGEST: UnixMillis = 30_000;
 
+/// A message past its end is looked at again after this.
+const AGAIN: UnixMillis = 60_000;
+
 /// A clock that lost more than this was set.
 const WENT_BACK: UnixMillis = 60_000;
 
@@ -127,13 +130,15 @@ impl Queue {
             (Some(time), Some(_)) if now >= time => warn_of_delay(&state, &mut live, true),
             _ => {}
         }
-        if now >= self.times.warns(&live.envelope) {
+        // Past its end there is nothing to wait for any more.
+        if now >= self.times.warns(&live.envelope) && now < self.times.expires(&live.envelope) {
             warn_of_delay(&state, &mut live, false);
         }
         let next = self.times.next_deadline(&live.envelope, now);
-        if live.open() > 0 {
-            // What is past its end has its last attempt under way; should that not come back, it is looked at again.
-            state.wait_for_deadline(id, if next > now { next } else { now.saturating_add(LONGEST) });
+        // What is held has no deadline before it is released. What is past its end has its last attempt under way; should that not come
+        // back, it is looked at again.
+        if live.fates.iter().any(|f| f.status == Status::Pending) {
+            state.wait_for_deadline(id, if next > now { next } else { now.saturating_add(AGAIN) });
         }
         self.put_back(&mut state, id, live, now);
         touched.into_iter().for_each(|dest| self.kick(&mut state, dest));

@@ -81,7 +81,7 @@ impl FakeQueue {
     }
 }
 
-/// A clock that stands still until it is moved.
+/// A clock that stands still until it is moved. Whoever sleeps is woken by each move.
 #[derive(Debug, Default)]
 pub struct ManualClock {
     now: AtomicU64,
@@ -113,11 +113,8 @@ impl Clock for ManualClock {
     }
 
     async fn sleep_until(&self, time: UnixMillis) {
-        loop {
-            let moved = self.moved.notified();
-            if self.now() >= time {
-                return;
-            }
+        let moved = self.moved.notified();
+        if self.now() < time {
             moved.await;
         }
     }

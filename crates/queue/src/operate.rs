@@ -23,6 +23,9 @@ const STEP: usize = 5000;
 /// Messages read from disk at once while listing.
 const PAGE: usize = 200;
 
+/// A deadline that passed while a message was held is looked at after this.
+const AFTER_RELEASE: UnixMillis = 60_000;
+
 /// Which messages to list.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ListFilter {
@@ -401,6 +404,10 @@ impl Queue {
                     let fates = changed.iter().map(|(n, status)| (u16::try_from(*n).unwrap_or(u16::MAX), *status)).collect();
                     self.journal.note(&Note::Settled(*id, fates), true);
                     live.dirty |= live.parking || matches!(live.place, Place::Deferred);
+                    // What was held had no deadline, and is tried before one counts.
+                    if live.fates.iter().any(|f| f.status == Status::Pending) {
+                        state.wait_for_deadline(*id, self.times.next_deadline(&live.envelope, now).max(now.saturating_add(AFTER_RELEASE)));
+                    }
                     for (_, status) in changed.iter().take(1) {
                         tracing::info!(%id, ?status, "changed by an operator");
                     }

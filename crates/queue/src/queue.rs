@@ -155,6 +155,9 @@ impl Queue {
             envelope.received = self.clock.now();
         }
         let id = envelope.id;
+        if self.state.lock().messages.contains_key(&id) {
+            return Err(AcceptError::Storage(format!("{id} is in the queue already")));
+        }
         let storable = self.storable(body).await?;
         let (message, body, prefix, file) = match storable {
             Storable::Inline { prefix, content, body } => {

@@ -88,8 +88,7 @@ impl Queue {
         if let Some(time) = probe_at {
             state.wait_for_probe(run.dest, time);
         }
-        self.kick(&mut state, run.dest);
-        state.dests.tidy(run.dest);
+        // Those in line have waited for this; what is left here goes behind them.
         if run.kind == Kind::Relay
             && let Some(next) = state.line.pop_front()
         {
@@ -98,6 +97,8 @@ impl Queue {
             }
             self.kick(&mut state, next);
         }
+        self.kick(&mut state, run.dest);
+        state.dests.tidy(run.dest);
         drop(state);
         if let Some(time) = probe_at {
             self.wake_schedule_at(time);

@@ -219,6 +219,14 @@ impl Destinations {
         (0..).zip(&self.slots).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
     }
 
+    /// The clock went back by `by`: probes come as much earlier.
+    pub(crate) fn clock_went_back(&mut self, by: UnixMillis) {
+        for down in self.slots.iter_mut().flatten().filter_map(|d| d.active.as_mut()?.down.as_mut()) {
+            down.next_probe = down.next_probe.saturating_sub(by);
+            down.since = down.since.saturating_sub(by);
+        }
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.numbers.len()

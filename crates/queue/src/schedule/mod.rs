@@ -167,6 +167,13 @@ impl State {
                 touched.push(dest);
             }
         }
+        self.wait_for_each(live, now);
+    }
+
+    /// Recipients of one destination may have different times; each is waited for.
+    fn wait_for_each(&mut self, live: &Live, now: UnixMillis) {
+        let later = live.fates.iter().filter(|f| f.is_waiting() && f.next > now && f.next < UnixMillis::MAX);
+        self.waits.extend(later.map(|f| (f.next, live.envelope.id, f.dest)));
     }
 
     fn is_named(&self, dest: DestId, name: &(Kind, Destination)) -> bool {
@@ -233,6 +240,8 @@ impl State {
             }
         }
         self.waits = waits.into_iter().map(earlier).collect();
+        self.fresh.iter_mut().for_each(|(time, _)| *time = time.saturating_sub(by));
+        self.dests.clock_went_back(by);
     }
 
     /// Takes up to `most` of what has become due, and queues the attempts among it.
@@ -348,6 +357,7 @@ impl State {
         }
         parked.jobs.list().into_iter().for_each(|(dest, _)| self.dests.remove_job(dest));
         moved.dedup();
+        self.wait_for_each(&live, now);
         let (priority, sender) = (live.envelope.priority, live.sender);
         self.messages.insert(id, Entry::Live(Box::new(live)));
         moved.into_iter().filter(|(dest, next)| self.queue(id, *dest, *next, priority, sender, now)).map(|(dest, _)| dest).collect()

@@ -151,6 +151,58 @@ async fn a_clock_set_back_does_not_hold_mail_up() {
 }
 
 #[tokio::test]
+async fn recipients_of_one_destination_keep_their_own_times() {
+    let house = House::new().await;
+    let mut envelope = house.envelope(&["now@far.example", "soon@far.example", "later@far.example"]);
+    envelope.recipients[1].next_attempt = Some(T0 + 50_000);
+    envelope.recipients[2].next_attempt = Some(T0 + 100_000);
+    house.queue.accept(envelope, Body::from_bytes("x")).await.unwrap();
+    for (n, seconds) in [(1, 50), (2, 50), (3, 0)] {
+        house.until("one more was tried", |h| h.relay.count() == n && h.queue.health().runs == 0).await;
+        assert_eq!(house.relay.got.lock()[n - 1].to.len(), 1);
+        house.pass(seconds);
+    }
+    house.until_empty().await;
+}
+
+#[tokio::test]
+async fn a_destination_that_is_down_is_probed_in_time_though_the_clock_was_set_back() {
+    let house = House::new().await;
+    house.relay.then(|_| Reaction::Down(Reply::plain(421, "down")));
+    house.send(&["a@far.example"], "x").await;
+    house.until("it is down", |h| h.queue.health().destinations_down == 1 && h.queue.health().runs == 0).await;
+    house.clock.set(T0 - 10 * 86_400_000);
+    house.send(&["b@local.example"], "x").await;
+    house.until("the schedule has looked", |h| h.queue.state.lock().next_due().is_some_and(|t| t < T0 - 9 * 86_400_000)).await;
+    house.relay.then(relayed);
+    house.pass(60);
+    house.until_empty().await;
+}
+
+#[tokio::test]
+async fn destinations_in_line_go_before_those_that_had_their_turn() {
+    let house = House::new().await;
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let wait = gate.clone();
+    house.relay.then(move |got| Reaction::Wait(wait.clone(), Box::new(relayed(got))));
+    let most = crate::schedule::MOST_RUNS;
+    for n in 0..most {
+        for _ in 0..2 * crate::schedule::QUANTUM {
+            if n == 0 || house.queue.health().runs < most as u64 {
+                house.send(&[&format!("a@busy{n}.example")], "x").await;
+            }
+        }
+    }
+    house.until("as many runs as may be", |h| h.queue.health().runs == most as u64).await;
+    house.send(&["a@waiting.example"], "x").await;
+    let before = house.relay.count();
+    gate.add_permits(100_000);
+    house.until_empty().await;
+    let place = house.relay.got.lock().iter().position(|g| g.to[0] == "a@waiting.example").unwrap();
+    assert!(place < before + most * crate::schedule::QUANTUM, "{place} of {}", house.relay.count());
+}
+
+#[tokio::test]
 async fn a_clock_that_jumps_ahead_does_not_return_mail_untried() {
     let house = House::new().await;
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
