@@ -201,3 +201,23 @@ async fn forwarding_rules_found_at_delivery_are_followed_once() {
     house.until_empty().await;
     assert_eq!((house.local.count(), house.relay.count()), (1, 1));
 }
+
+#[tokio::test]
+async fn deadlines_shorter_than_the_time_until_parking_are_kept() {
+    let house = House::with(|c| {
+        c.queue.delay_warning = Duration::from_secs(5);
+        c.queue.lifetime = Duration::from_secs(12);
+        c.queue.retry = vec![Duration::from_secs(3600)];
+    })
+    .await;
+    house.relay.then(busy);
+    house.send(&["a@far.example"], MESSAGE).await;
+    house.until("it was tried", |h| h.relay.count() == 1 && h.queue.health().runs == 0).await;
+    house.pass(6);
+    house.until("the warning went out", |h| reports(h).len() == 1).await;
+    house.pass(7);
+    house.until_empty().await;
+    let reports = reports(&house);
+    assert!(reports[0].contains("Action: delayed") && reports[1].contains("Action: failed"), "{reports:?}");
+    assert_eq!(house.queue.health().messages, 0, "nothing waited for the keeper");
+}
