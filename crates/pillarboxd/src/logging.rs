@@ -48,6 +48,12 @@ struct Line {
     fields: Vec<(&'static str, Value)>,
 }
 
+/// The configured level. The resolver warns with whole packets as strangers sent them, of what this server says in its own words anyway; that takes
+/// a directive for it by name.
+fn filter_of(level: &str) -> anyhow::Result<EnvFilter> {
+    Ok(EnvFilter::try_new(format!("hickory_net=error,hickory_proto=error,hickory_resolver=error,{level}"))?)
+}
+
 impl Logging {
     /// Installs the process-wide subscriber.
     pub(crate) fn start(config: &Log, event_folder: PathBuf) -> anyhow::Result<Self> {
@@ -58,7 +64,7 @@ impl Logging {
             _ if std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal() => Format::Journald,
             _ => Format::Text,
         };
-        let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&config.level)?);
+        let (filter, handle) = reload::Layer::new(filter_of(&config.level)?);
         let log = EventLogWriter::open(&event_folder, config.event_log_size.bytes())?;
         let (sender, receiver) = sync_channel(WAITING);
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&receiver, format, log))?;
@@ -74,7 +80,7 @@ impl Logging {
     /// A way to put a new level in force.
     pub(crate) fn level_setter(&self) -> Box<dyn Fn(&str) -> anyhow::Result<()> + Send + Sync> {
         let filter = self.filter.clone();
-        Box::new(move |level| Ok(filter.reload(EnvFilter::try_new(level)?)?))
+        Box::new(move |level| Ok(filter.reload(filter_of(level)?)?))
     }
 
     /// Writes what waits. Events that come later are lost, so this is the process' last act.

@@ -66,3 +66,15 @@ async fn signed_zones_bind_the_certificate_and_forged_ones_get_no_mail() {
     assert_eq!(taken.len(), 3, "{taken:?}");
     assert_eq!(count(&daemon, "bounce", "carol@wrong.test"), 0);
 }
+
+#[tokio::test]
+async fn a_name_server_without_dnssec_is_told_of_in_one_sentence() {
+    let (daemon, sink, _dns) = super::world().await;
+    send(&daemon, &["carol@friend.test"], "plain").await;
+    sink.messages(1).await;
+    daemon.log_line("the name servers pass no DNSSEC on").await;
+    let packets: Vec<String> = daemon.log().into_iter().filter(|line| line.contains("hickory")).collect();
+    assert!(packets.is_empty(), "{packets:?}");
+    let status = daemon.admin(&["status"]).await;
+    assert!(status.contains("DNSSEC"), "{status}");
+}
