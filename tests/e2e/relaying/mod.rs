@@ -10,7 +10,9 @@ mod receivers;
 mod refusals;
 mod reports;
 mod schedule;
+mod sessions;
 mod sts;
+mod wishes;
 
 use base64::Engine as _;
 use pillarbox_testkit::daemon::DaemonBuilder;
