@@ -52,13 +52,21 @@ async fn passwords_open_the_mailbox_and_changes_count_at_once() {
     let daemon = Daemon::builder().for_dovecot().start().await;
     daemon.add_user(ALICE, PASSWORD).await;
     daemon.add_user("jøran+x@example.test", "søppel").await;
-    passwd_file(&daemon, |text| text.contains("jøran+x@example.test:")).await;
+    let carol = ["user", "add", "carol@example.test", "--login", "c.roll@example.test", "--password-stdin"];
+    daemon.admin_with(&carol, "dodgson\n").await;
+    passwd_file(&daemon, |text| text.contains("c.roll@example.test:")).await;
     let dovecot = place.start(&daemon, false).await;
     let may = async |user: &str, password: &str| Imap::login(dovecot.imaps, user, password).await.map(drop);
 
     may(ALICE, PASSWORD).await.unwrap();
     may("ALICE@Example.Test", PASSWORD).await.unwrap();
     may("jøran+x@example.test", "søppel").await.unwrap();
+    assert_eq!(send(&daemon, SENDER, "carol@example.test", "Subject: two names\r\n\r\nx").await, "250");
+    delivered(&daemon, SENDER, 1).await;
+    for name in ["carol@example.test", "c.roll@example.test"] {
+        let mut imap = Imap::login(dovecot.imaps, name, "dodgson").await.unwrap();
+        assert_eq!(imap.select("INBOX").await, 1, "{name}");
+    }
     assert!(may(ALICE, "looking-glass").await.unwrap_err().contains("[AUTHENTICATIONFAILED]"));
     assert!(may("nobody@example.test", PASSWORD).await.unwrap_err().contains("[AUTHENTICATIONFAILED]"));
 
@@ -260,7 +268,12 @@ async fn sieve_files_what_comes_by_lmtp() {
                   if header :contains \"List-Id\" \"rust\" { fileinto :create \"Rust\"; }\n\
                   elsif header :is \"Subject\" \"no\" { reject \"Not today.\"; }\n";
     put(&daemon.home().join("mail"), "example.test/alice/.dovecot.sieve", script);
+    // While Dovecot is away its mail waits.
+    assert_eq!(send(&daemon, "early@client.test", "bob@example.test", "Subject: early\r\n\r\nx").await, "250");
+    daemon.event("defer", |event| event.text("from") == "early@client.test").await;
     let dovecot = place.start(&daemon, true).await;
+    daemon.admin(&["queue", "retry", "--all"]).await;
+    delivered(&daemon, "early@client.test", 1).await;
 
     let to_list = "List-Id: <rust.lists.test>\r\nSubject: for the folder\r\n\r\n..dot\r\nGr\u{fc}\u{df}e";
     assert_eq!(send(&daemon, "list@client.test", ALICE, to_list).await, "250");
@@ -285,7 +298,7 @@ async fn sieve_files_what_comes_by_lmtp() {
         }
     }
     let mut imap = Imap::login(dovecot.imaps, "bob@example.test", "builder").await.unwrap();
-    assert_eq!(imap.select("INBOX").await, 1);
+    assert_eq!(imap.select("INBOX").await, 2);
 
     // A detail names a folder where there is one.
     imap.ok("CREATE lists").await;
@@ -293,7 +306,7 @@ async fn sieve_files_what_comes_by_lmtp() {
     assert_eq!(send(&daemon, SENDER, "bob+none@example.test", "Subject: none\r\n\r\nx").await, "250");
     delivered(&daemon, SENDER, 4).await;
     assert_eq!(imap.select("lists").await, 1);
-    assert_eq!(imap.select("INBOX").await, 2);
+    assert_eq!(imap.select("INBOX").await, 3);
     dovecot.stop().await;
 }
 

@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use pillarbox_testkit::{Daemon, PATIENCE};
 use tempfile::TempDir;
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, ChildStderr, Command};
 
 use crate::peers;
@@ -209,9 +208,10 @@ async fn identity() -> (String, String) {
 pub(crate) async fn passwd_file(daemon: &Daemon, wanted: impl Fn(&str) -> bool) -> String {
     use rustix::fs::inotify;
     let folder = daemon.home().join("state/dovecot");
-    let watch: OwnedFd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
     inotify::add_watch(&watch, &folder, inotify::WatchFlags::MOVED_TO).unwrap();
-    let watch = AsyncFd::new(watch).unwrap();
+    // What is read from it comes as from a pipe.
+    let mut watch = Receiver::from_file_unchecked(std::fs::File::from(watch)).unwrap();
     let waiting = async {
         loop {
             match std::fs::read_to_string(folder.join("users")) {
@@ -219,14 +219,33 @@ pub(crate) async fn passwd_file(daemon: &Daemon, wanted: impl Fn(&str) -> bool) 
                 Ok(_) => {}
                 Err(e) => assert_eq!(e.kind(), ErrorKind::NotFound, "{e}"),
             }
-            let mut ready = watch.readable().await.unwrap();
-            let mut events = [0; 4096];
-            while rustix::io::read(watch.get_ref().as_fd(), &mut events).is_ok() {}
-            ready.clear_ready();
+            assert!(watch.read(&mut [0; 4096]).await.unwrap() > 0);
         }
     };
     match tokio::time::timeout(PATIENCE, waiting).await {
         Ok(text) => text,
         Err(_) => panic!("the passwd-file did not become as wanted: {:?}", std::fs::read_to_string(folder.join("users"))),
+    }
+}
+
+/// Only one Dovecot is installed where the tests run: what can be held against the other's configuration is that it names the same files, folders and ports.
+#[test]
+fn both_configurations_name_the_same() {
+    let named = |file: &str| {
+        let text = std::fs::read_to_string(snippets().join(file)).unwrap();
+        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
+        let words = lines.flat_map(|line| line.split([' ', '<', ';', ':', '='])).map(str::to_owned);
+        let mut found: Vec<String> = words
+            .filter(|word| word.starts_with('/') || word.starts_with('\\') || word.starts_with('~') || word.parse::<u16>().is_ok())
+            .collect();
+        found.sort();
+        found.dedup();
+        (found, text.matches('{').count(), text.matches('}').count())
+    };
+    for kind in ["dovecot", "sieve"] {
+        let ((older, ..), (newer, opened, closed)) = (named(&format!("{kind}-2.3.conf")), named(&format!("{kind}-2.4.conf")));
+        assert!(older.len() >= 4, "{older:?}");
+        assert_eq!(older, newer, "{kind}");
+        assert_eq!(opened, closed, "{kind}");
     }
 }
