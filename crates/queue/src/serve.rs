@@ -11,7 +11,7 @@ use crate::envelope::UnixMillis;
 use crate::feed::{Feed, Source};
 use crate::id::QueueId;
 use crate::queue::Queue;
-use crate::schedule::{DestId, Down, Entry, Kind, MOST_RUNS, Place, Probe, QUANTUM, State};
+use crate::schedule::{DestId, Down, Entry, Kind, Place, Probe, QUANTUM, State};
 use crate::transport::{Delivery, Finish};
 
 /// One run of a transport, as the queue sees it.
@@ -35,7 +35,7 @@ impl Queue {
     /// Starts as many runs for a destination as it may have and can use.
     pub(crate) fn kick(&self, state: &mut State, dest: DestId) {
         loop {
-            let (stopping, full) = (state.stopping, state.relay_runs >= MOST_RUNS);
+            let (stopping, full) = (state.stopping, state.relay_runs >= state.most_runs);
             let Some(slot) = state.dests.get_mut(dest) else { return };
             let Some(active) = slot.active.as_deref_mut().filter(|a| a.wants_run()) else { return };
             if stopping {

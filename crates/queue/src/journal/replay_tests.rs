@@ -19,7 +19,7 @@ fn ids(found: &Replay) -> Vec<u64> {
 
 /// A journal with `count` messages, each durable before the next was sent, and where each record begins.
 async fn journal(dir: &Path, count: u64) -> (PathBuf, Vec<usize>) {
-    let (journal, _) = start(disk(), dir, 1 << 20);
+    let (journal, _) = start(disk(), dir, 1 << 14);
     let mut offsets = Vec::new();
     for id in 1..=count {
         let new = message(id, format!("body of {id}").as_bytes());

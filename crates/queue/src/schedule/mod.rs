@@ -21,7 +21,7 @@ use crate::id::QueueId;
 use crate::transport::{Destination, Transport};
 
 /// Runs of relaying destinations under way at once. Each holds a connection or two.
-pub(crate) const MOST_RUNS: usize = 400;
+const MOST_RUNS: usize = 400;
 
 /// A run gives its place to another destination after so many deliveries, when others wait.
 pub(crate) const QUANTUM: usize = 20;
@@ -76,6 +76,8 @@ pub(crate) struct State {
     /// Recipients that are not settled.
     pub(crate) recipients: usize,
     pub(crate) stopping: bool,
+    /// Relaying runs under way at once, at most.
+    pub(crate) most_runs: usize,
     transports: Transports,
 }
 
@@ -100,6 +102,7 @@ impl State {
             runs: 0,
             recipients: 0,
             stopping: false,
+            most_runs: MOST_RUNS,
             transports,
         }
     }
