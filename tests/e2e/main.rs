@@ -2,11 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod admin;
 mod clients;
 mod crash;
 mod dovecot;
 mod inbound;
+mod local;
+mod mailboxes;
+mod moving;
 mod outbound;
 mod peers;
+mod post;
 mod relaying;
 mod submission;
+mod torture;
+mod vacation;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use pillarbox_directory::{Vacation, ops};
+use pillarbox_directory::Vacation;
+use pillarbox_directory::ops::{self, OpsError};
 use pillarbox_smtp::Mailbox;
 
 use super::input::{Json, Named};
@@ -36,7 +37,11 @@ pub(super) async fn set(
     if vacation.text.trim().is_empty() || vacation.text.len() > TEXT {
         return Err(ApiError::usage(format!("the text of the reply has 1 to {TEXT} octets")));
     }
-    let record = ops::set_vacation(admin.directory.as_ref(), &address, vacation.clone()).await?;
+    let record = ops::set_vacation(admin.directory.as_ref(), &address, vacation.clone()).await.map_err(|error| match error {
+        // Dates that are none, or the wrong way round.
+        OpsError::Refused(why) => ApiError::usage(why),
+        other => other.into(),
+    })?;
     Ok(axum::Json(VacationInfo { address: record.address, vacation }))
 }
 

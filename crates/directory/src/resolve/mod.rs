@@ -81,7 +81,7 @@ pub enum Resolved {
     NotOurs,
     /// Only suspended users.
     Suspended,
-    /// The aliases lead nowhere but back: 554 5.4.6.
+    /// The aliases lead nowhere but back: 550 5.4.6.
     Loop,
     /// More targets than allowed, or too deep.
     TooMany,
