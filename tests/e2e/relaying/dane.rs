@@ -4,7 +4,7 @@ use pillarbox_testkit::sink::SinkTls;
 use pillarbox_testkit::{Daemon, Sink, certificates};
 
 use super::named::{Named, Zone};
-use super::{count, send, with_alice};
+use super::{Submission, count, message, send, with_alice};
 
 /// Hexadecimal, as zone files want it.
 fn hex(bytes: &[u8]) -> String {
@@ -16,7 +16,11 @@ async fn signed_zones_bind_the_certificate_and_forged_ones_get_no_mail() {
     let names = ["good", "wrong", "forged", "address", "none", "unsigned"];
     let hosts: Vec<String> = names.iter().map(|name| format!("mx.{name}.test")).collect();
     let issued = certificates::self_signed(&hosts.iter().map(String::as_str).collect::<Vec<_>>());
-    let sink = Sink::builder().tls(SinkTls::StartTls(issued.server_config())).start().await;
+    let sink = Sink::builder()
+        .capabilities(&["PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "REQUIRETLS"])
+        .tls(SinkTls::StartTls(issued.server_config()))
+        .start()
+        .await;
     let port = sink.port();
     let right = format!("3 1 1 {}", hex(&issued.spki_sha256()));
     let wrong = format!("3 1 1 {}", "7A".repeat(32));
@@ -65,6 +69,13 @@ async fn signed_zones_bind_the_certificate_and_forged_ones_get_no_mail() {
     let taken: Vec<String> = sink.transactions().iter().flat_map(|t| t.to().into_iter().map(str::to_owned).collect::<Vec<_>>()).collect();
     assert_eq!(taken.len(), 3, "{taken:?}");
     assert_eq!(count(&daemon, "bounce", "carol@wrong.test"), 0);
+    // Where the host is proved, REQUIRETLS has what it asks for, and is passed on (RFC 8689).
+    let mut session = Submission::open(&daemon).await;
+    session.send("<alice@example.test> REQUIRETLS", &["<dave@good.test>", "<dave@none.test>"], &message("secret", "hello")).await;
+    let secret = sink.message("the secret one", |r| r.to() == ["dave@good.test"]).await;
+    assert!(secret.from_parameters.iter().any(|p| p == "REQUIRETLS"), "{secret:?}");
+    let event = daemon.event("bounce", |e| e.text("to") == "dave@none.test").await;
+    assert_eq!(event.text("dsn"), "5.7.30");
 }
 
 #[tokio::test]

