@@ -293,3 +293,18 @@ async fn an_unknown_recipient_comes_back_in_postfixs_words() {
     assert!(report.contains("Status: 5.1.1") && report.contains("User unknown in virtual mailbox table"), "{report}");
     daemon.event("deliver", |e| e.text("to") == "carol@friend.test").await;
 }
+
+#[tokio::test]
+async fn a_large_message_arrives_whole_and_needs_little_memory() {
+    let main = [("message_size_limit", "0".to_owned())];
+    let Some((daemon, postfix, _dns)) = world(&main, None).await else { return };
+    let line = format!("{}\r\n", "0123456789abcdef".repeat(4));
+    let content = message("large", &line.repeat(24 * 1024 * 1024 / line.len()));
+    let mut session = Submission::open(&daemon).await;
+    let before = daemon.resident_kib();
+    session.send("<alice@example.test>", &["<carol@friend.test>"], &content).await;
+    let stored = postfix.mail("carol").await;
+    assert!(as_sent(&stored) == format!("{content}\r\n").replace("\r\n", "\n"), "{} octets of {}", stored.len(), content.len());
+    let grown = daemon.resident_kib().saturating_sub(before);
+    assert!(grown < 24 * 1024, "{grown} KiB more for a message of 24 MiB");
+}

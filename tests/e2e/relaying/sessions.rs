@@ -134,3 +134,40 @@ async fn a_sender_is_not_flooded_with_reports() {
     assert_eq!(daemon.mailbox(ALICE).messages.len(), 200);
     assert_eq!(count(&daemon, "bounce", "nobody@friend.test"), 210);
 }
+
+#[tokio::test]
+async fn many_recipients_are_split_as_the_host_wishes() {
+    let dns = friendly_dns().await;
+    let sink = Sink::builder().capabilities(&["PIPELINING", "8BITMIME", "LIMITS RCPTMAX=7 MAILMAX=2"]).start().await;
+    let daemon = with_alice(settings(&dns, sink.port())).await;
+    let to: Vec<String> = (10..30).map(|n| format!("user{n}@friend.test")).collect();
+    send(&daemon, &to.iter().map(String::as_str).collect::<Vec<_>>(), "to many").await;
+    let all = |sink: &Sink| {
+        let mut all: Vec<String> =
+            sink.transactions().iter().flat_map(|t| t.to().into_iter().map(str::to_owned).collect::<Vec<_>>()).collect();
+        all.sort();
+        (all.len() >= to.len()).then_some(all)
+    };
+    assert_eq!(sink.until("all twenty recipients", all).await, to);
+    emptied(&daemon).await;
+    let transactions = sink.transactions();
+    assert!(transactions.iter().all(|t| t.recipients.len() <= 7), "{transactions:?}");
+    let mut each: BTreeMap<u64, usize> = BTreeMap::new();
+    transactions.iter().for_each(|t| *each.entry(t.connection).or_default() += 1);
+    assert!(each.values().all(|&n| n <= 2), "{each:?}");
+}
+
+#[tokio::test]
+async fn recipients_that_are_too_many_for_a_host_go_in_the_next_round() {
+    let (daemon, sink, _dns) = world().await;
+    // RFC 5321 section 4.5.3.1.10: 452, of which earlier servers say 552.
+    for n in [3, 4] {
+        sink.next(1, Stage::Rcpt, &format!("user{n}@*"), "452 4.5.3 Too many recipients");
+    }
+    let to: Vec<String> = (0..5).map(|n| format!("user{n}@friend.test")).collect();
+    send(&daemon, &to.iter().map(String::as_str).collect::<Vec<_>>(), "to some").await;
+    let both = sink.messages(2).await;
+    assert_eq!((both[0].recipients.len(), both[1].to()), (3, vec!["user3@friend.test", "user4@friend.test"]));
+    emptied(&daemon).await;
+    assert_eq!(sink.accepted(), 2);
+}
