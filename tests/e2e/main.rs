@@ -14,6 +14,7 @@ mod outbound;
 mod peers;
 mod post;
 mod relaying;
+mod rust_client;
 mod submission;
 mod torture;
 mod vacation;
