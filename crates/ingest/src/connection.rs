@@ -174,6 +174,7 @@ impl Connection {
         }
         let token = self.ingest.shutdown.clone();
         let mut shutdown = std::pin::pin!(token.cancelled());
+        let mut answered = Instant::now();
         loop {
             match self.advance().await {
                 Ok(()) => {}
@@ -181,6 +182,9 @@ impl Connection {
                     let _ = self.flush().await;
                     return ending;
                 }
+            }
+            if !self.smtp.output().is_empty() {
+                answered = Instant::now();
             }
             if self.flush().await.is_err() {
                 return Ending::Lost;
@@ -190,7 +194,7 @@ impl Connection {
                 self.input = BytesMut::new();
             }
             let in_body = self.draft.as_ref().is_some_and(|d| d.body.is_some());
-            let wait = self.wait();
+            let wait = self.wait(answered);
             let read = async {
                 match in_body {
                     true => self.stream.read_body(&mut self.input).await,
@@ -212,12 +216,13 @@ impl Connection {
         }
     }
 
-    /// How long the client may take for what comes next.
-    fn wait(&self) -> Duration {
+    /// How long the client may take for what comes next. A whole command has one time, counted from the answer to the one before: an
+    /// octet now and then keeps nobody here.
+    fn wait(&self, answered: Instant) -> Duration {
         let limits = &self.settings.config.limits;
         match self.draft.as_ref().and_then(|d| d.body_began) {
             Some(began) => limits.data_timeout.saturating_sub(began.elapsed()).min(limits.command_timeout),
-            None => limits.command_timeout,
+            None => limits.command_timeout.saturating_sub(answered.elapsed()),
         }
     }
 
