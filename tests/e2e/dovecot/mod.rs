@@ -75,10 +75,15 @@ async fn passwords_open_the_mailbox_and_changes_count_at_once() {
     assert!(plain.ok("CAPABILITY").await[0].text.contains("LOGINDISABLED"));
     assert!(plain.command(&format!("LOGIN {ALICE} {PASSWORD}")).await.status.starts_with("NO"));
 
-    // Files of one size, changed within the second in which Dovecot read them: it must see each change all the same.
+    // Two changes in a row, files of one size and mostly of one second, with a look by Dovecot between them: it must see the second all the same.
     let mut old = PASSWORD;
-    for new in ["jabberwock", "bandersnatch", "cheshire-cat"] {
-        daemon.admin_with(&["user", "passwd", ALICE, "--password-stdin"], &format!("{new}\n")).await;
+    for new in ["jabberwock", "bandersnatch", "cheshire-cat", "mock-turtle"] {
+        for password in ["passing", new] {
+            let before = passwd_file(&daemon, |_| true).await;
+            daemon.admin_with(&["user", "passwd", ALICE, "--password-stdin"], &format!("{password}\n")).await;
+            passwd_file(&daemon, |text| text != before).await;
+            let _ = may(ALICE, password).await;
+        }
         until(&dovecot, ALICE, new, true).await;
         may(ALICE, old).await.unwrap_err();
         old = new;
