@@ -4,7 +4,7 @@ use std::path::Path;
 
 use pillarbox_testkit::{Answer, Daemon, Sink, Stage};
 
-use crate::post::{before_the_world, deliver, letter, login, login_code, rcpt, session, stderr, transmit};
+use crate::post::{before_the_world, called, deliver, letter, login, login_code, rcpt, session, stderr, transmit};
 
 async fn family() -> Daemon {
     let daemon = Daemon::start().await;
@@ -166,6 +166,42 @@ async fn a_suspended_user_is_refused_or_mail_waits_until_the_return() {
     daemon.restart().await;
     daemon.mail("alice@example.test", 3).await;
     assert_eq!(daemon.mailbox("bob@example.test").messages.len(), 2, "nobody got anything twice");
+}
+
+#[tokio::test]
+async fn local_mail_and_reports_wait_for_a_suspended_user_too() {
+    let sink = Sink::start().await;
+    let dns = crate::post::world_dns().await;
+    let daemon = Daemon::builder().dns(dns.address()).relay_to_loopback(sink.port()).set("mailbox.suspended", "hold").start().await;
+    daemon.add_user("bob@example.test", "builder").await;
+    daemon.admin(&["user", "suspend", "bob@example.test"]).await;
+    sink.on(Stage::Rcpt, "carol@friend.test", Answer::Say("550 5.1.1 gone away".into()));
+    for (subject, arguments) in [
+        ("by sendmail", &["-i", "-f", "shop@example.test", "bob@example.test"][..]),
+        ("to be returned", &["-i", "-f", "bob@example.test", "carol@friend.test"]),
+    ] {
+        let output = called(&daemon, "sendmail", arguments, format!("Subject: {subject}\n\nx\n").as_bytes()).await;
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    daemon.admin_with(&["deliver", "--to", "bob@example.test"], "Subject: by deliver\n\nx\n").await;
+    daemon.event("bounce", |e| e.text("to") == "carol@friend.test").await;
+    let mut held = serde_json::Value::Null;
+    for _ in 0..200 {
+        held = daemon.admin_json(&["queue", "list", "--held"]).await;
+        if held.as_array().unwrap().len() == 3 {
+            break;
+        }
+    }
+    assert_eq!(held.as_array().unwrap().len(), 3, "the report follows its event at once: {held}");
+    daemon.admin(&["user", "resume", "bob@example.test"]).await;
+    let mail = daemon.mail("bob@example.test", 3).await;
+    assert!(mail.iter().any(|m| m.text().contains("gone away")), "the report is among them");
+    // Held for a user who is then removed: it goes back to whoever sent it.
+    daemon.admin(&["user", "suspend", "bob@example.test"]).await;
+    deliver(&daemon, "sender@client.test", &["bob@example.test"], &letter("sender@client.test", "bob", "too late")).await;
+    daemon.admin(&["user", "remove", "bob@example.test", "--yes"]).await;
+    let returned = sink.message("the report", |m| m.to() == ["sender@client.test"]).await;
+    assert!(returned.text().contains("bob@example.test"), "{}", returned.text());
 }
 
 /// Bytes that a careless server would change: long folds, tabs, trailing spaces, 8-bit text, leading dots, no empty line at the end.

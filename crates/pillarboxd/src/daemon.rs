@@ -44,7 +44,8 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     let directory = pillarbox_directory::open(&config).await?;
     let srs = Arc::new(Srs::load(directory.as_ref()).await?);
     let policy = Arc::new(ArcSwap::from_pointee(ResolvePolicy::from_config(&config).with_srs(srs)));
-    let internal = InternalMail::new(directory.clone(), policy.clone());
+    let config_swap = Arc::new(ArcSwap::new(config.clone()));
+    let internal = InternalMail::new(directory.clone(), policy.clone(), config_swap.clone());
 
     let mailboxes = MailboxTransport::new(&config, directory.clone(), lda_hooks(&internal))
         .await
@@ -57,7 +58,6 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     let keepers = keep_files(&config, &directory);
 
     let dns = Dns::new(&config.dns)?;
-    let config_swap = Arc::new(ArcSwap::new(config.clone()));
     let notify = notices(&internal, &config_swap);
     let screen = Screen::new(&config, directory.clone(), dns.clone())?;
     let rates = Arc::new(UserRates::new(&config, directory.clone(), Some(notify.clone())));

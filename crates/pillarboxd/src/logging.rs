@@ -5,7 +5,8 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -37,6 +38,17 @@ pub(crate) struct Logging {
     sender: Option<SyncSender<Line>>,
     thread: Option<JoinHandle<()>>,
     filter: reload::Handle<EnvFilter, Registry>,
+    quiet: Arc<AtomicBool>,
+}
+
+/// The configured filter, and all events of the contract beside it: the event log is kept whatever is printed.
+fn filter(level: &str) -> anyhow::Result<EnvFilter> {
+    Ok(EnvFilter::try_new(level)?.add_directive(format!("{EVENT_TARGET}=info").parse()?))
+}
+
+/// Whether events are kept off standard error: the level is above theirs.
+fn is_quiet(level: &str) -> bool {
+    ["error", "warn", "off"].iter().any(|quiet| level.trim().eq_ignore_ascii_case(quiet))
 }
 
 /// One line on its way out.
@@ -45,6 +57,8 @@ struct Line {
     level: tracing::Level,
     /// Of the contract's events; others are only printed.
     is_event: bool,
+    /// Goes to standard error.
+    printed: bool,
     fields: Vec<(&'static str, Value)>,
 }
 
@@ -68,13 +82,13 @@ impl Logging {
         let log = EventLogWriter::open(&event_folder, config.event_log_size.bytes())?;
         let (sender, receiver) = sync_channel(WAITING);
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&receiver, format, log))?;
-        let layer = LineLayer { sender: sender.clone(), dropped: AtomicU64::new(0) };
+        let layer = LineLayer { sender: sender.clone(), dropped: AtomicU64::new(0), quiet: quiet.clone() };
         let journald = match format {
             Format::Journald => Some(tracing_journald::layer()?),
             _ => None,
         };
         tracing::subscriber::set_global_default(Registry::default().with(filter).with(layer).with(journald))?;
-        Ok(Self { sender: Some(sender), thread: Some(thread), filter: handle })
+        Ok(Self { sender: Some(sender), thread: Some(thread), filter: handle, quiet })
     }
 
     /// A way to put a new level in force.
@@ -87,8 +101,13 @@ impl Logging {
     pub(crate) fn finish(mut self) {
         if let Some(sender) = self.sender.take() {
             // The layer holds a sender for good; an empty line tells the thread to end.
-            let _ =
-                sender.send(Line { time: OffsetDateTime::UNIX_EPOCH, level: tracing::Level::TRACE, is_event: false, fields: Vec::new() });
+            let _ = sender.send(Line {
+                time: OffsetDateTime::UNIX_EPOCH,
+                level: tracing::Level::TRACE,
+                is_event: false,
+                printed: false,
+                fields: Vec::new(),
+            });
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -99,6 +118,7 @@ impl Logging {
 struct LineLayer {
     sender: SyncSender<Line>,
     dropped: AtomicU64,
+    quiet: Arc<AtomicBool>,
 }
 
 impl<S: Subscriber> Layer<S> for LineLayer {
@@ -110,7 +130,13 @@ impl<S: Subscriber> Layer<S> for LineLayer {
         if !is_event {
             fields.0.push(("target", Value::String(metadata.target().to_owned())));
         }
-        let line = Line { time: OffsetDateTime::now_utc(), level: *metadata.level(), is_event, fields: fields.0 };
+        let line = Line {
+            time: OffsetDateTime::now_utc(),
+            level: *metadata.level(),
+            is_event,
+            printed: !is_event || !self.quiet.load(Ordering::Relaxed),
+            fields: fields.0,
+        };
         if self.sender.try_send(line).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             metrics::counter!("pillarbox_log_lines_dropped_total").increment(1);
@@ -156,6 +182,7 @@ fn write_lines(receiver: &Receiver<Line>, format: Format, mut log: EventLogWrite
                 continue;
             }
             match format {
+                _ if !line.printed => {}
                 Format::Text => text_line(&mut printed, &line),
                 Format::Json => printed.push_str(&json_line(&line)),
                 Format::Journald => {}
@@ -250,6 +277,7 @@ mod tests {
             time: OffsetDateTime::UNIX_EPOCH,
             level: tracing::Level::INFO,
             is_event: true,
+            printed: true,
             fields: vec![("event", "reject".into()), ("helo", "\u{1b}[2Jevil\r\nfake line".into()), ("size", 5.into())],
         };
         let mut text = String::new();

@@ -22,12 +22,13 @@ const NOTICE_EVERY: Duration = Duration::from_secs(3600);
 pub(crate) struct InternalMail {
     directory: Arc<dyn Directory>,
     policy: Arc<ArcSwap<ResolvePolicy>>,
+    config: Arc<ArcSwap<Config>>,
     queue: OnceLock<Arc<Queue>>,
 }
 
 impl InternalMail {
-    pub(crate) fn new(directory: Arc<dyn Directory>, policy: Arc<ArcSwap<ResolvePolicy>>) -> Arc<Self> {
-        Arc::new(Self { directory, policy, queue: OnceLock::new() })
+    pub(crate) fn new(directory: Arc<dyn Directory>, policy: Arc<ArcSwap<ResolvePolicy>>, config: Arc<ArcSwap<Config>>) -> Arc<Self> {
+        Arc::new(Self { directory, policy, config, queue: OnceLock::new() })
     }
 
     /// The queue exists later than those who want to hand mail to it.
@@ -41,14 +42,18 @@ impl InternalMail {
         let policy = self.policy.load_full();
         let mut seen = std::collections::HashSet::new();
         let resolution = resolve(self.directory.as_ref(), &policy, address).await.map_err(|e| e.to_string())?;
+        let hold = self.config.load().mailbox.suspended == "hold";
+        let held = if hold { routing::held(address, &resolution.suspended, &params, &mut seen) } else { Vec::new() };
         match resolution.outcome {
             Resolved::Deliver(targets) => {
-                routing::recipients(self.directory.as_ref(), &policy, address, targets, &params, &ReversePath::Null, &mut seen)
-                    .await
-                    .map_err(|e| e.to_string())
+                let found = routing::recipients(self.directory.as_ref(), &policy, address, targets, &params, &ReversePath::Null, &mut seen);
+                let mut recipients = found.await.map_err(|e| e.to_string())?;
+                recipients.extend(held);
+                Ok(recipients)
             }
+            Resolved::Suspended => Ok(held),
             Resolved::NotOurs => Ok(routing::relayed(address, &params, &mut seen).into_iter().collect()),
-            Resolved::Unknown | Resolved::Suspended | Resolved::Loop | Resolved::TooMany => Ok(Vec::new()),
+            Resolved::Unknown | Resolved::Loop | Resolved::TooMany => Ok(Vec::new()),
         }
     }
 

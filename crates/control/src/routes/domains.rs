@@ -47,6 +47,8 @@ pub(super) async fn remove(
     Asked(how): Asked<Removal>,
 ) -> ApiResult<StatusCode> {
     ops::remove_domain(admin.directory.as_ref(), &name, how.cascade).await?;
+    // Mail that waited for users who are gone goes back to its senders.
+    crate::held::resume_all(&admin).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
