@@ -300,6 +300,27 @@ async fn a_bad_file_at_a_reload_leaves_the_old_one_in_force() {
 }
 
 #[tokio::test]
+async fn setup_makes_a_domain_that_takes_mail_and_may_be_repeated() {
+    let mut daemon = Daemon::start().await;
+    assert!(daemon.stop().await.success());
+    let setup = ["setup", "example.test", "--admin", "alice@example.test", "--yes"];
+    let done = daemon.admin_json(&setup).await;
+    let password = done["password"].as_str().unwrap().to_owned();
+    let records = done["records"].to_string();
+    for kind in ["MX", "v=spf1", "v=DMARC1", "v=DKIM1"] {
+        assert!(records.contains(kind), "{kind} is missing in {records}");
+    }
+    let again = daemon.admin_json(&setup).await;
+    assert!(again["password"].is_null(), "what is there stays: {again}");
+    daemon.restart().await;
+    assert_eq!(login_code(&daemon, "alice@example.test", &password).await, "235");
+    assert_eq!(rcpt(&daemon, "postmaster@example.test").await.code(), "250");
+    let running = daemon.admin(&["setup", "second.test", "--yes"]).await;
+    assert!(running.contains("_domainkey") && !running.contains(&password), "{running}");
+    assert_eq!(daemon.admin_json(&["domain", "list"]).await.as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn sigterm_tells_open_sessions_and_ends_with_0() {
     let mut daemon = with_alice().await;
     let mut idle = session(&daemon).await;
