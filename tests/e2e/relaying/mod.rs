@@ -12,6 +12,7 @@ mod reports;
 mod schedule;
 mod sessions;
 mod sts;
+mod to_postfix;
 mod wishes;
 
 use base64::Engine as _;
