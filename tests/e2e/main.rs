@@ -5,6 +5,7 @@
 mod admin;
 mod clients;
 mod crash;
+mod dialogs;
 mod dovecot;
 mod inbound;
 mod local;
