@@ -60,6 +60,9 @@ impl Connection {
                 }
                 changes.verdict = Some(verdict);
             }
+            if changes.junk {
+                keep_junk_here(draft)?;
+            }
             if draft.recipients.iter().any(|r| r.route == Route::Relay) {
                 changes.forward_header = self.seal(draft, &arrived, &changes).await;
             }
@@ -171,4 +174,10 @@ impl Connection {
             protocol: self.protocol(),
         }
     }
+}
+
+/// Junk is not sent on: whoever forwards it is taken for its source. Where only other hosts would have got it, the client hears so now.
+fn keep_junk_here(draft: &mut Draft) -> Result<(), Reply> {
+    draft.recipients.retain(|recipient| recipient.route != Route::Relay);
+    if draft.recipients.is_empty() { Err(replies::junk_not_forwarded()) } else { Ok(()) }
 }

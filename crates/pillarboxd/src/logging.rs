@@ -41,11 +41,6 @@ pub(crate) struct Logging {
     quiet: Arc<AtomicBool>,
 }
 
-/// The configured filter, and all events of the contract beside it: the event log is kept whatever is printed.
-fn filter(level: &str) -> anyhow::Result<EnvFilter> {
-    Ok(EnvFilter::try_new(level)?.add_directive(format!("{EVENT_TARGET}=info").parse()?))
-}
-
 /// Whether events are kept off standard error: the level is above theirs.
 fn is_quiet(level: &str) -> bool {
     ["error", "warn", "off"].iter().any(|quiet| level.trim().eq_ignore_ascii_case(quiet))
@@ -63,9 +58,9 @@ struct Line {
 }
 
 /// The configured level. The resolver warns with whole packets as strangers sent them, of what this server says in its own words anyway; that takes
-/// a directive for it by name.
+/// a directive for it by name. Events pass in any case: the event log is kept whatever is printed.
 fn filter_of(level: &str) -> anyhow::Result<EnvFilter> {
-    Ok(EnvFilter::try_new(format!("hickory_net=error,hickory_proto=error,hickory_resolver=error,{level}"))?)
+    Ok(EnvFilter::try_new(format!("hickory_net=error,hickory_proto=error,hickory_resolver=error,{level},{EVENT_TARGET}=info"))?)
 }
 
 impl Logging {
@@ -79,6 +74,7 @@ impl Logging {
             _ => Format::Text,
         };
         let (filter, handle) = reload::Layer::new(filter_of(&config.level)?);
+        let quiet = Arc::new(AtomicBool::new(is_quiet(&config.level)));
         let log = EventLogWriter::open(&event_folder, config.event_log_size.bytes())?;
         let (sender, receiver) = sync_channel(WAITING);
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&receiver, format, log))?;
@@ -93,8 +89,12 @@ impl Logging {
 
     /// A way to put a new level in force.
     pub(crate) fn level_setter(&self) -> Box<dyn Fn(&str) -> anyhow::Result<()> + Send + Sync> {
-        let filter = self.filter.clone();
-        Box::new(move |level| Ok(filter.reload(filter_of(level)?)?))
+        let (filter, quiet) = (self.filter.clone(), self.quiet.clone());
+        Box::new(move |level| {
+            filter.reload(filter_of(level)?)?;
+            quiet.store(is_quiet(level), Ordering::Relaxed);
+            Ok(())
+        })
     }
 
     /// Writes what waits. Events that come later are lost, so this is the process' last act.

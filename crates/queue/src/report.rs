@@ -131,9 +131,19 @@ impl Queue {
         let report_id = report.id;
         let fates: Vec<(u16, Status)> = failures(&job.news).map(|n| (u16::try_from(n).unwrap_or(u16::MAX), Status::Failed)).collect();
         let notes = if fates.is_empty() { vec![] } else { vec![Note::Settled(id, fates)] };
+        let size = text.len() as u64;
         self.accept_with(report, Body::from_bytes(text), &notes, false).await?;
         let action = recipients.iter().map(|r| r.action).min().unwrap_or(Action::Failed);
-        tracing::info!(%id, report = %report_id, to = %printable(sender.to_string().as_bytes()), action = action.keyword(), "the sender is told");
+        tracing::info!(
+            target: "pillarbox::event",
+            event = "accept",
+            id = report_id.to_string(),
+            parent = id.to_string(),
+            to = printable(sender.to_string().as_bytes()),
+            size,
+            status = "report",
+            action = action.keyword(),
+        );
         metrics::counter!("pillarbox_queue_reports_total", "action" => action.keyword()).increment(1);
         Ok(())
     }

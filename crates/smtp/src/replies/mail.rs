@@ -155,6 +155,17 @@ pub fn recipient_suspended(recipient: &str) -> Reply {
     reply(550, 5, 2, 1, format!("<{recipient}>: this mailbox is disabled"))
 }
 
+/// 550: the message looks like junk, and the address only forwards to other hosts.
+pub fn junk_not_forwarded() -> Reply {
+    reply(
+        550,
+        5,
+        7,
+        1,
+        "The message looks like junk and the recipient's mail is forwarded elsewhere; write to the postmaster if that is wrong",
+    )
+}
+
 /// 452: the mailbox is full; the sender should try again.
 pub fn mailbox_full(recipient: &str) -> Reply {
     reply(452, 4, 2, 2, format!("<{recipient}>: the mailbox is full; try again later"))
