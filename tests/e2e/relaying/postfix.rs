@@ -40,7 +40,7 @@ scache unix - - n - 1 scache
 pub(super) struct Postfix {
     folder: TempDir,
     log: Arc<parking::Log>,
-    child: Child,
+    _child: Child,
 }
 
 /// Lines, and word of each.
@@ -127,7 +127,7 @@ impl Postfix {
                 follower.changes.note();
             }
         });
-        let this = Self { folder, log, child };
+        let this = Self { folder, log, _child: child };
         this.line("daemon started").await;
         Some(this)
     }
@@ -151,9 +151,11 @@ impl Postfix {
 
 impl Drop for Postfix {
     fn drop(&mut self) {
-        // The master ends its children when it is told to end; when it is killed they find out by themselves.
-        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) {
-            let _ = std::process::Command::new("postfix").arg("-c").arg(self.folder.path().join("config")).arg("abort").output();
+        // What was started is a script that waits for the master, which ends its children when it is told to end. `postfix stop` would not do in another
+        // network namespace, whose addresses it misses.
+        let file = std::fs::read_to_string(self.folder.path().join("queue/pid/master.pid")).unwrap_or_default();
+        let pid = file.trim().parse().ok().and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
     }
