@@ -85,7 +85,14 @@ async fn sender(shared: Arc<Shared>, number: usize, seed: u64) {
     }
 }
 
-async fn converse(shared: &Shared, ports: &Ports, submits: bool, number: usize, sent: &mut usize, random: &mut StdRng) -> std::io::Result<()> {
+async fn converse(
+    shared: &Shared,
+    ports: &Ports,
+    submits: bool,
+    number: usize,
+    sent: &mut usize,
+    random: &mut StdRng,
+) -> std::io::Result<()> {
     let mut client = Client::try_connect(if submits { ports.submissions } else { ports.smtp }).await?;
     if submits {
         client.start_tls(certificates::trusting_client_config(), "mail.example.test").await?;
@@ -166,12 +173,8 @@ async fn killed_again_and_again_nothing_is_lost_and_local_mail_is_never_doubled(
     }
     let ports = |daemon: &Daemon| Ports { smtp: daemon.address("smtp"), submissions: daemon.address("submissions") };
     let (tell, listen) = watch::channel(Some(ports(&daemon)));
-    let shared = Arc::new(Shared {
-        ports: listen,
-        acknowledged: Mutex::new(Vec::new()),
-        count: AtomicUsize::new(0),
-        stop: AtomicBool::new(false),
-    });
+    let shared =
+        Arc::new(Shared { ports: listen, acknowledged: Mutex::new(Vec::new()), count: AtomicUsize::new(0), stop: AtomicBool::new(false) });
     let senders: Vec<_> = (0..SENDERS).map(|n| tokio::spawn(sender(shared.clone(), n, seed))).collect();
     let mut random = StdRng::seed_from_u64(seed);
     for _ in 0..rounds {

@@ -20,6 +20,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::acme::Orders;
+use crate::logging::LevelSetter;
 
 /// Everything that a reload touches.
 pub(crate) struct Running {
@@ -38,7 +39,7 @@ pub(crate) struct Running {
     pub(crate) orders: Arc<Orders>,
     pub(crate) keepers: Mutex<Vec<Keeper>>,
     pub(crate) queue: Arc<Queue>,
-    pub(crate) set_level: Box<dyn Fn(&str) -> anyhow::Result<()> + Send + Sync>,
+    pub(crate) set_level: LevelSetter,
 }
 
 impl Running {

@@ -33,6 +33,9 @@ enum Format {
     Journald,
 }
 
+/// Puts a level in force that a reload found.
+pub(crate) type LevelSetter = Box<dyn Fn(&str) -> anyhow::Result<()> + Send + Sync>;
+
 /// Keeps the writing thread; dropping it writes what waits and ends it.
 pub(crate) struct Logging {
     sender: Option<SyncSender<Line>>,
@@ -88,7 +91,7 @@ impl Logging {
     }
 
     /// A way to put a new level in force.
-    pub(crate) fn level_setter(&self) -> Box<dyn Fn(&str) -> anyhow::Result<()> + Send + Sync> {
+    pub(crate) fn level_setter(&self) -> LevelSetter {
         let (filter, quiet) = (self.filter.clone(), self.quiet.clone());
         Box::new(move |level| {
             filter.reload(filter_of(level)?)?;
