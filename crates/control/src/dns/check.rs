@@ -23,10 +23,13 @@ const SHOWN: usize = 10;
 /// Looks every record of the domain up through `dns.servers`; one line each, and one for each address's PTR record.
 pub async fn check(config: &Config, facts: &Facts) -> ApiResult<Vec<DnsLine>> {
     let dns = Dns::new(&config.dns).map_err(|e| ApiError::unavailable(e.to_string()))?;
-    let signed = is_signed(config, &facts.hostname).await;
     let mut lines = Vec::new();
     for record in records(facts) {
-        lines.push(one(&dns, facts, record, signed).await);
+        // Each question takes its time when nobody answers, and none of the others would fare better.
+        if dns.is_down() {
+            return Err(ApiError::unavailable("the name servers do not answer; see dns.servers and /etc/resolv.conf"));
+        }
+        lines.push(one(&dns, config, facts, record).await);
     }
     if facts.addresses.is_empty() {
         lines.insert(0, behind_a_router(&dns, facts).await);
@@ -41,7 +44,7 @@ pub async fn check(config: &Config, facts: &Facts) -> ApiResult<Vec<DnsLine>> {
     Ok(lines)
 }
 
-async fn one(dns: &Dns, facts: &Facts, record: ZoneRecord, signed: bool) -> DnsLine {
+async fn one(dns: &Dns, config: &Config, facts: &Facts, record: ZoneRecord) -> DnsLine {
     // A name that is an alias is followed by resolvers, so asking for its address would not show the CNAME itself.
     let found = look(dns, &record.name, &record.kind).await;
     let (mut state, mut why, found) = match found {
@@ -61,7 +64,7 @@ async fn one(dns: &Dns, facts: &Facts, record: ZoneRecord, signed: bool) -> DnsL
         // Address records instead of a CNAME do as well.
         (state, why) = ("ok", String::new());
     }
-    if state == "missing" && record.role == Role::Tlsa && !signed {
+    if state == "missing" && record.role == Role::Tlsa && !is_signed(config, &facts.hostname).await {
         (state, why) = ("optional", "the zone is not signed with DNSSEC, so nobody may use it".into());
     }
     let found = found.iter().take(SHOWN).map(|f| printable(f.as_bytes())).collect();

@@ -1,5 +1,7 @@
 //! From the two-part stream to the local door.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use pillarbox_message::header;
@@ -17,6 +19,8 @@ use crate::error::ApiError;
 const ENVELOPE: usize = 1 << 20;
 /// Longest header section that is mended, octets; a longer one goes on as it is.
 const HEADER: usize = 1 << 20;
+/// Longest wait for the next piece of the message.
+const PIECE: Duration = Duration::from_secs(60);
 
 /// What became of a message that was taken.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,9 +68,8 @@ where
         if buffer.len() > ENVELOPE {
             return Err(ApiError::usage(format!("the envelope is longer than {ENVELOPE} octets")).into());
         }
-        match stream.next().await {
-            Some(Ok(chunk)) => buffer.extend_from_slice(&chunk),
-            Some(Err(error)) => return Err(broken(&error)),
+        match next(stream).await? {
+            Some(chunk) => buffer.extend_from_slice(&chunk),
             None => return Err(ApiError::usage("the envelope is missing: a line of JSON comes before the message").into()),
         }
     }
@@ -107,8 +110,8 @@ where
     }
     let rest = received.buffer.split().freeze();
     writer.write_bytes(rest).await.map_err(|e| stored(&e))?;
-    while let Some(chunk) = received.stream.next().await {
-        writer.write_bytes(chunk.map_err(|e| broken(&e))?).await.map_err(|e| stored(&e))?;
+    while let Some(chunk) = next(&mut received.stream).await? {
+        writer.write_bytes(chunk).await.map_err(|e| stored(&e))?;
         if writer.len() > limit {
             return Err(
                 ApiError::refused(format!("the message is larger than limits.message_size ({})", config.limits.message_size)).into()
@@ -163,10 +166,24 @@ where
         if received.buffer.len() > HEADER {
             return Ok(Bytes::new());
         }
-        match received.stream.next().await {
-            Some(chunk) => received.buffer.extend_from_slice(&chunk.map_err(|e| broken(&e))?),
+        match next(&mut received.stream).await? {
+            Some(chunk) => received.buffer.extend_from_slice(&chunk),
             None => return Ok(received.buffer.split().freeze()),
         }
+    }
+}
+
+/// The next piece, within bounds of time; `None` at the end.
+async fn next<S, E>(stream: &mut S) -> Result<Option<Bytes>, LocalError>
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin,
+    E: std::fmt::Display,
+{
+    match tokio::time::timeout(PIECE, stream.next()).await {
+        Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
+        Ok(Some(Err(error))) => Err(broken(&error)),
+        Ok(None) => Ok(None),
+        Err(_) => Err(ApiError::usage(format!("the message broke off: nothing came for {} s", PIECE.as_secs())).into()),
     }
 }
 

@@ -119,7 +119,7 @@ mod tests {
     #[tokio::test]
     async fn names_are_completed_where_they_stand() {
         let head = "To: root, Bob Root <bob>, root@x.org, group: a, b;\r\nCc: \"root, the\" <root>\r\n\r\n";
-        let text = mended(head).await;
+        let text = mended(head).await.replace("\r\n ", " ");
         assert!(text.contains("To: root@example.org, Bob Root <bob@example.org>, root@x.org, group: a@example.org,"), "{text}");
         assert!(text.contains("Cc: \"root, the\" <root@example.org>"), "{text}");
     }

@@ -2,7 +2,7 @@
 
 use pillarbox_message::notice::{Letter, notice};
 use pillarbox_queue::Body;
-use pillarbox_smtp::{MailParams, Mailbox, RcptParams, ReversePath, printable};
+use pillarbox_smtp::{MailParams, Mailbox, RcptParams, ReversePath, Severity, printable};
 
 use super::addresses::Qualifier;
 use super::{LocalError, LocalMail, LocalRefused};
@@ -56,21 +56,24 @@ async fn send(admin: &Admin, to: Mailbox, login: &str, refused: &[LocalRefused])
     let hostname = admin.config().hostname();
     let letter = Letter { hostname: &hostname, to: &to, now: now_millis(), random: rand::random() };
     let body = Body::from_bytes(notice(&letter, "Undelivered local mail", &text));
-    let mail = LocalMail {
-        from: ReversePath::Null,
-        recipients: vec![(to, RcptParams::default())],
-        params: MailParams::default(),
-        body,
-        submitter: "pillarbox".into(),
-        submission: true,
-    };
-    match admin.local_door()?.take(mail).await {
-        Ok(_) => Ok(()),
-        // The sender is no address that mail reaches: nothing more can be done, and the message itself is settled.
-        Err(why) if why.reply.severity() == pillarbox_smtp::Severity::Permanent => {
-            nobody_to_tell(login, refused);
-            Ok(())
+    // A system user such as `www-data` has no mailbox; then it is for the postmaster to know.
+    let postmaster = format!("postmaster@{}", to.domain).parse::<Mailbox>().ok();
+    for address in [Some(to), postmaster].into_iter().flatten() {
+        let mail = LocalMail {
+            from: ReversePath::Null,
+            recipients: vec![(address, RcptParams::default())],
+            params: MailParams::default(),
+            body: body.clone(),
+            submitter: "pillarbox".into(),
+            submission: true,
+        };
+        match admin.local_door()?.take(mail).await {
+            Ok(_) => return Ok(()),
+            Err(why) if why.reply.severity() == Severity::Permanent => {}
+            Err(why) => return Err(LocalError::Refused(why)),
         }
-        Err(why) => Err(LocalError::Refused(why)),
     }
+    // No address that mail reaches: nothing more can be done, and the message itself is settled.
+    nobody_to_tell(login, refused);
+    Ok(())
 }

@@ -25,7 +25,7 @@ use crate::peer;
 const CONNECTIONS: usize = 64;
 /// Longest wait for a whole request header, and for the next request on an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time without any progress in a body, either way.
+/// Longest time in which a client takes nothing of its answer.
 const STALL: Duration = Duration::from_secs(30);
 /// Largest request header, octets.
 const HEADER_SIZE: usize = 16 * 1024;

@@ -92,5 +92,8 @@ fn verdict(session: &Session, events: &[Value], id: QueueId, gone: bool) -> Resu
         return session.out.line("It has arrived.");
     }
     let reply = events.iter().rev().filter_map(|e| e.get("reply").and_then(Value::as_str)).next().unwrap_or("no answer yet");
+    if has("bounce") {
+        return Err(Failure::failed(format!("it was refused: {}", safe(reply))));
+    }
     Err(Failure::failed(format!("it has not arrived: {}; `pillarbox queue show {id}` tells when it is tried again", safe(reply))))
 }

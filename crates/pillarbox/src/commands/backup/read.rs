@@ -114,6 +114,8 @@ pub(super) fn each(path: &Path, mut file: &File, mut found: impl FnMut(&str, &mu
         };
         found(name, &mut entry).trying(format!("read {name} from {}", path.display()))?;
     }
+    // Behind the last entry lies the compressor's own checksum; without it the end may be missing.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).trying(reading())?;
     Ok(())
 }
 

@@ -41,8 +41,14 @@ pub(crate) async fn run(session: &Session, what: Option<&str>) -> Result<(), Fai
             probes.extend(listeners(&config));
         }
     }
+    let mut names = true;
     if wants("dns") {
-        probes.extend(name_servers(&config).await);
+        let found = name_servers(&config).await;
+        names = found.iter().all(|p| p.grade != Grade::Fail);
+        probes.extend(found);
+    }
+    // Without name servers every further question would wait in vain.
+    if wants("dns") && names {
         let (addresses, found) = addresses(&config).await;
         probes.push(found);
         probes.extend(reverse_names(&config, &addresses).await);
@@ -50,7 +56,7 @@ pub(crate) async fn run(session: &Session, what: Option<&str>) -> Result<(), Fai
     if wants("tls") {
         probes.extend(tls::probes(&config, &api).await?);
     }
-    if wants("relay") {
+    if wants("relay") && names {
         probes.extend(relay(&api).await?);
     }
     if wants("dovecot") {
@@ -58,7 +64,7 @@ pub(crate) async fn run(session: &Session, what: Option<&str>) -> Result<(), Fai
     }
     match &domain {
         Some(domain) => probes.extend(dns::domain(&api, domain).await?),
-        None if wants("dns") => {
+        None if wants("dns") && names => {
             for hosted in api.get::<Vec<DomainInfo>>("/v1/domains").await? {
                 probes.extend(dns::domain(&api, &hosted.name).await?);
             }

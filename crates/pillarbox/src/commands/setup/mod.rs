@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use hyper::Method;
 use pillarbox_config::{Config, DEFAULT_PATH};
-use pillarbox_control::api::{DkimInfo, DkimRotated, DomainInfo, NewDomain, NewUser, Probe, UserInfo};
+use pillarbox_control::api::{DkimInfo, DkimRotated, DomainInfo, Grade, NewDomain, NewUser, Probe, UserInfo};
 use pillarbox_control::dns::ZoneRecord;
 use pillarbox_control::local::make_folder;
 use pillarbox_control::{Client, escaped};
@@ -122,10 +122,14 @@ async fn findings(session: &Session, config: &Config, fresh: bool) -> Result<Vec
     if fresh {
         found.extend(check::listeners(config));
     }
-    found.extend(check::name_servers(config).await);
-    let (addresses, address) = check::addresses(config).await;
-    found.push(address);
-    found.extend(check::reverse_names(config, &addresses).await);
+    let servers = check::name_servers(config).await;
+    let names = servers.iter().all(|p| p.grade != Grade::Fail);
+    found.extend(servers);
+    if names {
+        let (addresses, address) = check::addresses(config).await;
+        found.push(address);
+        found.extend(check::reverse_names(config, &addresses).await);
+    }
     if !session.out.json {
         for probe in &found {
             print_probe(session.out, probe)?;
