@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -86,10 +86,11 @@ struct Folder<'a> {
 impl Folder<'_> {
     fn scan(&self, folder: &Path, take: &(impl Fn(&Index, Scanned) + Sync)) -> Result<(), ScanError> {
         let failed = |error| ScanError::Io { path: folder.to_path_buf(), error };
-        let mut envelopes = Vec::new();
+        let mut envelopes: Vec<(u64, QueueId)> = Vec::new();
         let mut messages = std::collections::HashSet::new();
         for entry in fs::read_dir(folder).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
             let Some((id, ending)) =
                 name.to_str().and_then(|n| n.split_once('.')).and_then(|(id, e)| Some((id.parse::<QueueId>().ok()?, e)))
             else {
@@ -97,14 +98,16 @@ impl Folder<'_> {
                 continue;
             };
             match ending {
-                "json" => envelopes.push(id),
+                "json" => envelopes.push((entry.ino(), id)),
                 "msg" => _ = messages.insert(id),
                 // Its content was not complete, or the former envelope is still in its place.
                 "new" => remove_if_there(&*self.deferred.disk, &folder.join(&name)).map_err(failed)?,
                 _ => tracing::warn!(file = %folder.join(&name).display(), "not a file of the queue; it is left alone"),
             }
         }
-        for id in envelopes {
+        // In the order in which they lie on the disk, which a cold start feels.
+        envelopes.sort_unstable();
+        for (_, id) in envelopes {
             if !messages.remove(&id) {
                 // A file system check may bring back the envelope of a finished message, and not the message.
                 let path = self.deferred.path(id, "json");
