@@ -212,9 +212,12 @@ impl Rounds {
         let parking = self.pick_parking(&mut work.park);
         let updates = self.pick_updates(&mut work.update);
         let late = work.hurry || self.last_sync.elapsed() >= SYNC_EVERY;
+        let unsynced = queue.unsynced_mail.load(Ordering::Acquire);
+        // A queue with nothing to do leaves the disk alone.
+        let anything = unsynced || !work.files.is_empty() || !work.messages.is_empty();
         let forgets = !parking.is_empty() || !updates.is_empty() || !work.remove.is_empty();
         let mut position = None;
-        if last || late || releasable > 0 || (forgets && queue.unsynced_mail.load(Ordering::Acquire)) {
+        if last || releasable > 0 || (late && anything) || (forgets && unsynced) {
             position = queue.journal.flush().blocking_recv().ok().and_then(Result::ok);
             queue.unsynced_mail.store(false, Ordering::Release);
             if let Err(error) = self.sync_mail() {

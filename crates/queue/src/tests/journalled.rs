@@ -201,3 +201,17 @@ async fn ids_go_on_after_a_restart_with_the_clock_set_back() {
     let house = house.restarted().await;
     assert!(house.queue.new_id() > last);
 }
+
+#[tokio::test]
+async fn a_queue_with_nothing_to_do_leaves_the_disk_alone() {
+    let house = House::new().await;
+    house.send(&["bob@local.example"], "x").await;
+    house.until_empty().await;
+    house.keep().await;
+    house.keep().await;
+    let (commits, syncs) = (house.queue.health().journal.commits, house.local.syncs.load(Ordering::SeqCst));
+    assert!(syncs > 0);
+    house.keep().await;
+    house.keep().await;
+    assert_eq!((house.queue.health().journal.commits, house.local.syncs.load(Ordering::SeqCst)), (commits, syncs));
+}
