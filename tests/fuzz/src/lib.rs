@@ -87,6 +87,9 @@ impl Driver {
                     assert!(self.input.is_empty(), "octets in the clear are left behind STARTTLS");
                     self.said.extend_from_slice(&self.session.output().split());
                     self.session.tls_started(tls());
+                    // What was gathered in the clear is forgotten, a message between two chunks included.
+                    self.in_message = false;
+                    self.body.clear();
                 }
                 Step::Event(event) => {
                     assert_eq!(event.wants_reply(), self.session.wants_reply());
