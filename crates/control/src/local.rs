@@ -133,7 +133,14 @@ fn prepare(state: &Path) -> Result<(), String> {
 
 /// Makes a folder of the daemon's, mode 0700, owned by its user where root makes it and the system has that user.
 pub fn make_folder(state: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+    if let Some(above) = state.parent() {
+        // Those above are no secret, and the daemon's user must get through them.
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(above)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(state) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made?,
+    }
     if rustix::process::geteuid().as_raw() == 0
         && let Ok(Some(user)) = User::from_name(USER)
     {

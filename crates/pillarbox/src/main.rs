@@ -4,6 +4,7 @@
 
 mod args;
 mod commands;
+mod complete;
 mod failure;
 mod local;
 mod out;
@@ -13,7 +14,7 @@ mod session;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::failure::Failure;
 
@@ -21,6 +22,10 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
     let called = arguments.next().unwrap_or_default();
     let called = Path::new(&called).file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+    if called == "pillarbox" {
+        // Asked by the shell's completion script; ends the process if so.
+        clap_complete::CompleteEnv::with_factory(args::Args::command).complete();
+    }
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(failure) => return finish(Err(failure)),

@@ -79,6 +79,18 @@ fn what_only_the_daemon_knows() {
     home.run(&["user", "add", "amy@example.test", "--generate"], 0);
     assert_eq!(home.json(&["user", "list"], 0).as_array().unwrap().len(), 2);
     home.run(&["trace", "0000000000000"], 3);
+    // The shell offers verbs, domains and users.
+    let offered = |words: &[&str]| {
+        let mut arguments = vec!["--", "pillarbox"];
+        arguments.extend(words);
+        let mut command = home.called("pillarbox", &arguments);
+        command.env("COMPLETE", "fish");
+        String::from_utf8(command.assert().code(0).get_output().stdout.clone()).unwrap()
+    };
+    assert!(offered(&["us"]).starts_with("user"));
+    assert!(offered(&["domain", "show", "exa"]).contains("example.test"));
+    assert!(offered(&["user", "passwd", ""]).contains("amy@example.test"));
+    assert!(offered(&["config", "explain", "limits.mes"]).contains("limits.message_size"));
 }
 
 #[test]
@@ -151,7 +163,8 @@ fn mail_for_a_daemon_that_is_down_waits_in_the_drop_folder() {
     std::fs::rename(folder.join("tmp-2"), folder.join("new-2")).unwrap();
     let found = daemon.until("the third too", |found| found.len() == 3);
     assert_eq!(found.last().unwrap().from.to_string(), "bob@example.test");
-    assert_eq!(names(), ["refused-new-0-rubbish"]);
+    // Each file goes once its message is safe, so a moment after.
+    daemon.until("only what was refused is left", |_| names() == ["refused-new-0-rubbish"]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The server on `<runtime>/control.sock`: HTTP/1.1 for those whose credentials the kernel vouches for.
 
 mod stall;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};

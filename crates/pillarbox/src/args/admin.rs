@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use clap_complete::ArgValueCandidates;
+
+use crate::complete;
 
 /// `pillarbox setup`.
 #[derive(Debug, Args)]
@@ -29,11 +32,13 @@ pub(crate) enum DkimVerb {
     /// Keys of a domain and their DNS records
     List {
         /// The domain
+        #[arg(add = ArgValueCandidates::new(complete::domains))]
         domain: String,
     },
     /// Make new keys; they sign once DNS has had time to learn them, the old ones retire then
     Rotate {
         /// The domain
+        #[arg(add = ArgValueCandidates::new(complete::domains))]
         domain: String,
         /// Sign with the new keys at once
         #[arg(long)]
@@ -47,11 +52,13 @@ pub(crate) enum DnsVerb {
     /// The records to publish, as zone-file lines
     Records {
         /// The domain
+        #[arg(add = ArgValueCandidates::new(complete::domains))]
         domain: String,
     },
     /// Look them up; each line ok, missing or wrong; exit 1 if any is not ok
     Check {
         /// The domain
+        #[arg(add = ArgValueCandidates::new(complete::domains))]
         domain: String,
     },
 }
@@ -74,9 +81,13 @@ pub(crate) enum ConfigVerb {
     Show,
     /// Every key with its default, as a commented file
     Defaults,
+    /// Every key, as a page of Markdown
+    #[command(hide = true)]
+    Reference,
     /// What a key does
     Explain {
         /// The key, such as limits.message_size
+        #[arg(add = ArgValueCandidates::new(complete::keys))]
         key: String,
     },
 }

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use clap_complete::ArgValueCandidates;
+
+use crate::complete;
 
 /// `pillarbox domain`.
 #[derive(Debug, Subcommand)]
@@ -18,11 +21,13 @@ pub(crate) enum DomainVerb {
     /// One domain
     Show {
         /// The domain
+        #[arg(add = ArgValueCandidates::new(complete::domains))]
         domain: String,
     },
     /// Take no more mail for it; its users and aliases go too, stored mail stays
     Remove {
         /// The domain
+        #[arg(add = ArgValueCandidates::new(complete::domains))]
         domain: String,
         /// Do not ask
         #[arg(long)]
@@ -69,11 +74,13 @@ pub(crate) enum UserVerb {
     /// One user
     Show {
         /// The address
+        #[arg(add = ArgValueCandidates::new(complete::users))]
         address: String,
     },
     /// Remove a user; stored mail stays
     Remove {
         /// The address
+        #[arg(add = ArgValueCandidates::new(complete::users))]
         address: String,
         /// Do not ask
         #[arg(long)]
@@ -82,21 +89,25 @@ pub(crate) enum UserVerb {
     /// Refuse logins, and mail as mailbox.suspended says
     Suspend {
         /// The address
+        #[arg(add = ArgValueCandidates::new(complete::users))]
         address: String,
     },
     /// The way back from suspend
     Resume {
         /// The address
+        #[arg(add = ArgValueCandidates::new(complete::users))]
         address: String,
     },
     /// All users, or those of a domain
     List {
         /// The domain
+        #[arg(add = ArgValueCandidates::new(complete::domains))]
         domain: Option<String>,
     },
     /// Set the password
     Passwd {
         /// The address
+        #[arg(add = ArgValueCandidates::new(complete::users))]
         address: String,
         #[command(flatten)]
         password: PasswordSource,
@@ -104,6 +115,7 @@ pub(crate) enum UserVerb {
     /// Set the quota
     Quota {
         /// The address
+        #[arg(add = ArgValueCandidates::new(complete::users))]
         address: String,
         /// A size such as 2G, none, or default for the configured one
         size: String,
@@ -131,7 +143,7 @@ pub(crate) enum AliasVerb {
         /// The address, or @DOMAIN
         address: String,
         /// Where its mail goes, here or elsewhere
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCandidates::new(complete::users))]
         targets: Vec<String>,
         /// It is fine when all of it is there already
         #[arg(long)]
@@ -140,6 +152,7 @@ pub(crate) enum AliasVerb {
     /// Remove targets, or the whole alias
     Remove {
         /// The address, or @DOMAIN
+        #[arg(add = ArgValueCandidates::new(complete::aliases))]
         address: String,
         /// Only these targets
         targets: Vec<String>,
@@ -150,6 +163,7 @@ pub(crate) enum AliasVerb {
     /// All aliases, or those of a domain
     List {
         /// The domain
+        #[arg(add = ArgValueCandidates::new(complete::domains))]
         domain: Option<String>,
     },
 }
@@ -160,6 +174,7 @@ pub(crate) enum AppPasswordVerb {
     /// Make a password for one device and print it once
     Add {
         /// Whose
+        #[arg(add = ArgValueCandidates::new(complete::users))]
         address: String,
         /// What you call the device
         label: String,
@@ -167,11 +182,13 @@ pub(crate) enum AppPasswordVerb {
     /// Labels, and when each was last used
     List {
         /// Whose
+        #[arg(add = ArgValueCandidates::new(complete::users))]
         address: String,
     },
     /// Take one back
     Revoke {
         /// Whose
+        #[arg(add = ArgValueCandidates::new(complete::users))]
         address: String,
         /// Its label
         label: String,
@@ -187,6 +204,7 @@ pub(crate) enum VacationVerb {
     /// Answer mail, once a week to each correspondent
     Set {
         /// Whose mail
+        #[arg(add = ArgValueCandidates::new(complete::users))]
         address: String,
         /// Subject of the reply
         #[arg(long)]
@@ -204,11 +222,13 @@ pub(crate) enum VacationVerb {
     /// The reply that is set
     Show {
         /// Whose
+        #[arg(add = ArgValueCandidates::new(complete::users))]
         address: String,
     },
     /// Answer no more
     Clear {
         /// Whose
+        #[arg(add = ArgValueCandidates::new(complete::users))]
         address: String,
     },
 }
@@ -238,17 +258,19 @@ pub(crate) enum QueueVerb {
     /// One message's envelope
     Show {
         /// Its id
+        #[arg(add = ArgValueCandidates::new(complete::messages))]
         id: String,
     },
     /// One message's bytes
     Cat {
         /// Its id
+        #[arg(add = ArgValueCandidates::new(complete::messages))]
         id: String,
     },
     /// Try now
     Retry {
         /// Ids
-        #[arg(required_unless_present_any = ["all", "to"])]
+        #[arg(required_unless_present_any = ["all", "to"], add = ArgValueCandidates::new(complete::messages))]
         ids: Vec<String>,
         /// The whole queue
         #[arg(long, conflicts_with = "ids")]
@@ -260,19 +282,19 @@ pub(crate) enum QueueVerb {
     /// Do not try until released
     Hold {
         /// Ids
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCandidates::new(complete::messages))]
         ids: Vec<String>,
     },
     /// The way back from hold
     Release {
         /// Ids
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCandidates::new(complete::messages))]
         ids: Vec<String>,
     },
     /// Throw away; nobody is told
     Remove {
         /// Ids
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCandidates::new(complete::messages))]
         ids: Vec<String>,
         /// Do not ask
         #[arg(long)]
@@ -297,7 +319,7 @@ pub(crate) struct ImportArgs {
     /// Where the mail is
     pub(crate) path: PathBuf,
     /// Whose mailbox it goes to
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", add = ArgValueCandidates::new(complete::users))]
     pub(crate) to: String,
     /// Into this folder instead of the inbox
     #[arg(long, value_name = "FOLDER")]

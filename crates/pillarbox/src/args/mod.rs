@@ -6,6 +6,9 @@ mod mail;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use clap_complete::ArgValueCandidates;
+
+use crate::complete;
 
 pub(crate) use admin::*;
 pub(crate) use mail::*;
@@ -38,6 +41,7 @@ pub(crate) enum Command {
     /// Probe everything, or one part; each line ok, warn or FAIL with the fix; exit 1 on any FAIL
     Check {
         /// system, dns, tls, relay, dovecot, or a domain; nothing: all of them
+        #[arg(add = ArgValueCandidates::new(complete::checks))]
         what: Option<String>,
     },
     /// Domains this server takes mail for
@@ -61,6 +65,7 @@ pub(crate) enum Command {
     /// What would happen to mail for an address, step by step, without sending any
     Route {
         /// The address
+        #[arg(add = ArgValueCandidates::new(complete::users))]
         address: String,
     },
     /// A message's whole life, from the log of events
@@ -127,7 +132,7 @@ pub(crate) enum Command {
     /// Deliver a message on standard input to a mailbox (for getmail, fetchmail, another MTA)
     Deliver {
         /// The mailbox
-        #[arg(long, value_name = "ADDRESS")]
+        #[arg(long, value_name = "ADDRESS", add = ArgValueCandidates::new(complete::users))]
         to: String,
         /// Envelope sender; default: the Return-Path field, or none
         #[arg(long, value_name = "SENDER")]

@@ -11,6 +11,7 @@ pub(crate) fn run(session: &Session, verb: ConfigVerb) -> Result<(), Failure> {
         ConfigVerb::Check => check(session),
         ConfigVerb::Show => show(session),
         ConfigVerb::Defaults => defaults(session),
+        ConfigVerb::Reference => session.out.bytes(reference::markdown().as_bytes()),
         ConfigVerb::Explain { key } => explain(session, &key),
     }
 }

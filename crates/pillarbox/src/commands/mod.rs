@@ -3,7 +3,7 @@
 mod alias;
 mod app_password;
 mod backup;
-mod check;
+pub(crate) mod check;
 mod config;
 mod dkim;
 mod dns;

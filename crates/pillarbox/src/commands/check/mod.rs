@@ -20,7 +20,7 @@ use crate::out::{Mood, Out, mood, safe};
 use crate::session::Session;
 
 /// The parts by name.
-const PARTS: [&str; 5] = ["system", "dns", "tls", "relay", "dovecot"];
+pub(crate) const PARTS: [&str; 5] = ["system", "dns", "tls", "relay", "dovecot"];
 
 pub(crate) async fn run(session: &Session, what: Option<&str>) -> Result<(), Failure> {
     let config = session.config()?;
