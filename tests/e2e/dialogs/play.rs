@@ -9,6 +9,7 @@
 //! | `@accepts N` | so many messages were taken, 0 unless said: nothing else may be in the queue |
 //! | `@stored USER + PATTERN`, `@stored USER ! PATTERN` | a message that came to the user has a line like this (header fields unfolded), or none of them has |
 //! | `@queued N` | so many messages wait in the queue afterwards |
+//! | `@alone WHY` | not put to other servers |
 //! | `@connections N` | so many sessions are seen in the log, where that is not one a connection |
 
 use std::collections::BTreeSet;

@@ -5,7 +5,7 @@ mod hops;
 mod named;
 mod namespaces;
 mod operating;
-mod postfix;
+pub(crate) mod postfix;
 mod receivers;
 mod refusals;
 mod reports;

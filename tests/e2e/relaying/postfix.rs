@@ -37,7 +37,7 @@ scache unix - - n - 1 scache
 ";
 
 /// The running server, for `friend.test` with a mailbox for each of a few people; it ends when dropped.
-pub(super) struct Postfix {
+pub(crate) struct Postfix {
     folder: TempDir,
     log: Arc<parking::Log>,
     _child: Child,
@@ -56,7 +56,7 @@ mod parking {
 
 impl Postfix {
     /// Starts one on this address, with further lines for main.cf. `None` where it is not installed, or this is not root.
-    pub(super) async fn start(address: SocketAddr, settings: &[(&str, String)], tls: Option<&Issued>) -> Option<Self> {
+    pub(crate) async fn start(address: SocketAddr, settings: &[(&str, String)], tls: Option<&Issued>) -> Option<Self> {
         if !peers::have("postfix") {
             return None;
         }
