@@ -17,5 +17,6 @@ mod post;
 mod relaying;
 mod rust_client;
 mod submission;
+mod tls_scan;
 mod torture;
 mod vacation;

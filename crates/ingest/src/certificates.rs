@@ -135,7 +135,13 @@ fn default_pair(config: &Config) -> Result<(PathBuf, PathBuf), CertificateError>
     let folder = config.paths.state.join("tls");
     let acme = (folder.join("acme/certificate.pem"), folder.join("acme/private_key.pem"));
     if config.tls.acme.is_some() && acme.0.exists() && acme.1.exists() {
-        return Ok(acme);
+        // A crash between the two files of a renewal leaves a pair that does not match; it is ordered anew, and mail goes on meanwhile.
+        match load_pair(&acme.0, &acme.1) {
+            Ok(_) => return Ok(acme),
+            Err(error) => {
+                tracing::error!(%error, "the certificate from the ACME authority cannot be served; a self-signed one stands in for it")
+            }
+        }
     }
     let own = (folder.join("self-signed.pem"), folder.join("self-signed.key.pem"));
     let usable = own.0.exists()
@@ -158,7 +164,8 @@ fn make_self_signed(hostname: &str, folder: &Path, certificate: &Path, key: &Pat
     params.distinguished_name.push(rcgen::DnType::CommonName, name);
     let now = OffsetDateTime::now_utc();
     params.not_before = now - Duration::days(1);
-    params.not_after = now + Duration::days(825);
+    // 825 days in all, the day before now included: mail programs of Apple's refuse longer ones.
+    params.not_after = now + Duration::days(824);
     let pair = rcgen::KeyPair::generate().map_err(make)?;
     let signed = params.self_signed(&pair).map_err(make)?;
     fs::create_dir_all(folder).map_err(|e| file_error(folder, e))?;

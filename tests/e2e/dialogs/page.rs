@@ -65,7 +65,8 @@ fn link(test: &str) -> String {
 
 fn page() -> String {
     let (rows, dialogs) = (rows(), all());
-    let lines: usize = dialogs.iter().map(|d| std::fs::read_to_string(&d.path).unwrap().lines().filter(|l| l.starts_with(['C', 'R'])).count()).sum();
+    let lines: usize =
+        dialogs.iter().map(|d| std::fs::read_to_string(&d.path).unwrap().lines().filter(|l| l.starts_with(['C', 'R'])).count()).sum();
     let mut out = String::from(
         "# Standards\n\n<!-- Generated from tests/dialogs; edit the dialogues or tests/dialogs/standards.toml, then run the test standards_page_is_current with PILLARBOX_BLESS=1. -->\n\n",
     );

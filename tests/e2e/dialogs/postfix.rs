@@ -208,10 +208,13 @@ async fn postfix() {
         let Err(error) = dialog.run(&target).await else { continue };
         let (expected, mut got) = expected_and_got(&error.why);
         if let Some((_, end)) = FALSE_ENDS.iter().find(|(named, _)| *named == name(&dialog)) {
-            got = format!("{got}; {} of it", match messages_made_of(address, end).await {
-                1 => "one message".to_owned(),
-                n => format!("{n} messages"),
-            });
+            got = format!(
+                "{got}; {} of it",
+                match messages_made_of(address, end).await {
+                    1 => "one message".to_owned(),
+                    n => format!("{n} messages"),
+                }
+            );
         }
         let said = error.transcript.iter().rev().find_map(|line| line.strip_prefix("C: ")).unwrap_or_default();
         seen.differences.push(Difference {
@@ -231,7 +234,10 @@ async fn postfix() {
     } else {
         assert_eq!(seen.played, written.played, "run this test with PILLARBOX_BLESS=1");
         for d in &seen.differences {
-            assert!(written.differences.contains(d), "tests/dialogs/postfix.toml does not hold what was seen; run this test with PILLARBOX_BLESS=1: {d:#?}");
+            assert!(
+                written.differences.contains(d),
+                "tests/dialogs/postfix.toml does not hold what was seen; run this test with PILLARBOX_BLESS=1: {d:#?}"
+            );
         }
         assert_eq!(seen.differences.len(), written.differences.len(), "some differences are gone; run this test with PILLARBOX_BLESS=1");
     }
