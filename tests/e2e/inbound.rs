@@ -1,6 +1,6 @@
 //! Port 25: what every textbook prints, who is let in, and what is done with bad input.
 
-use pillarbox_testkit::{Client, Daemon};
+use pillarbox_testkit::{Client, Daemon, certificates};
 
 async fn with_alice() -> Daemon {
     let daemon = Daemon::start().await;
@@ -126,16 +126,63 @@ async fn a_change_is_seen_by_the_next_rcpt() {
 
 #[tokio::test]
 async fn starttls_protects_the_rest_and_a_reload_changes_the_certificate() {
-    let daemon = with_alice().await;
+    let mut daemon = with_alice().await;
     let mut client = Client::connect(daemon.address("smtp")).await;
     client.expect("220").await;
     assert!(client.command("EHLO client.test", "250").await.has("STARTTLS"));
     client.command("STARTTLS", "220").await;
-    client.start_tls(pillarbox_testkit::certificates::trusting_client_config(), "mail.example.test").await.unwrap();
+    client.start_tls(certificates::trusting_client_config(), "mail.example.test").await.unwrap();
     assert!(!client.command("EHLO client.test", "250").await.has("STARTTLS"));
     assert_eq!(send(&mut client, "alice@example.test", b"Subject: secret\r\n\r\nhush").await, "250");
     let stored = daemon.mail("alice@example.test", 1).await.remove(0);
     assert!(stored.header("Received").contains("with ESMTPS"), "{}", stored.text());
     let status = daemon.admin_json(&["status"]).await;
     assert_eq!(status["certificates"][0]["self_signed"], true);
+
+    let authority = certificates::CertificateAuthority::new();
+    let (chain, key) = authority.issue(&["mail.example.test"]).write(daemon.home(), "issued");
+    daemon.configure("tls.certificate", chain.display().to_string());
+    daemon.configure("tls.private_key", key.display().to_string());
+    daemon.reload();
+    daemon.log_line("configuration and certificates were reloaded").await;
+    // The open session goes on, and a new one is shown a certificate that the authority vouches for.
+    client.command("NOOP", "250").await;
+    let mut next = Client::connect(daemon.address("smtp")).await;
+    next.expect("220").await;
+    next.command("EHLO client.test", "250").await;
+    next.command("STARTTLS", "220").await;
+    next.start_tls(authority.client_config(), "mail.example.test").await.unwrap();
+    next.command("EHLO client.test", "250").await;
+    assert_eq!(daemon.admin_json(&["status"]).await["certificates"][0]["self_signed"], false);
+}
+
+/// Octets of `needle` in all files below a folder.
+fn occurrences(folder: &std::path::Path, needle: &[u8]) -> usize {
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| std::fs::read(entry.unwrap().path()).unwrap().windows(needle.len()).filter(|window| *window == needle).count())
+        .sum()
+}
+
+#[tokio::test]
+async fn one_message_to_several_recipients_is_one_copy_in_the_journal() {
+    let daemon = Daemon::builder().set("queue.segment_size", "1M").start().await;
+    let users = ["a@example.test", "b@example.test", "c@example.test", "d@example.test"];
+    for user in users {
+        daemon.add_user(user, "wonderland").await;
+    }
+    let mut client = Client::connect(daemon.address("smtp")).await;
+    client.expect("220").await;
+    client.command("EHLO client.test", "250").await;
+    client.command("MAIL FROM:<sender@client.test>", "250").await;
+    for user in users {
+        client.command(&format!("RCPT TO:<{user}>"), "250").await;
+    }
+    client.command("DATA", "354").await;
+    client.send(b"Subject: shared\r\n\r\nonly-once-in-the-journal\r\n.\r\n").await;
+    client.expect("250").await;
+    for user in users {
+        daemon.mail(user, 1).await;
+    }
+    assert_eq!(occurrences(&daemon.home().join("state/queue/journal"), b"only-once-in-the-journal"), 1);
 }

@@ -108,3 +108,24 @@ async fn swaks_submits_and_delivers() {
     assert!(peers::run("swaks", &all).await.status.success());
     daemon.mail("bob@example.test", 5).await;
 }
+
+#[tokio::test]
+async fn an_open_session_sees_a_suspension_and_a_new_password_at_once() {
+    let daemon = with_users().await;
+    let mut sessions = Vec::new();
+    for (user, password) in [("alice@example.test", "wonderland"), ("bob@example.test", "builder"), ("bob@example.test", "builder")] {
+        let mut client = Client::connect(daemon.address("submissions")).await;
+        client.start_tls(certificates::trusting_client_config(), "mail.example.test").await.unwrap();
+        client.expect("220").await;
+        client.command("EHLO client.test", "250").await;
+        client.command(&format!("AUTH PLAIN {}", plain(user, password)), "235").await;
+        client.command(&format!("MAIL FROM:<{user}>"), "250").await;
+        client.command("RSET", "250").await;
+        sessions.push(client);
+    }
+    daemon.admin(&["user", "suspend", "alice@example.test"]).await;
+    sessions[0].command("MAIL FROM:<alice@example.test>", "421").await;
+    sessions[1].command("MAIL FROM:<bob@example.test>", "250").await;
+    daemon.admin_with(&["user", "passwd", "bob@example.test", "--password-stdin"], "another\n").await;
+    sessions[2].command("MAIL FROM:<bob@example.test>", "421").await;
+}

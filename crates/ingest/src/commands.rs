@@ -87,6 +87,7 @@ impl Connection {
         let id = self.ingest.rooms.queue.new_id();
         if self.role.is_submission() {
             let user = self.user().ok_or_else(replies::authentication_required)?;
+            self.check_login().await?;
             if let Some(Hold::Until(at)) = params.hold
                 && at > now_seconds().saturating_add(FURTHEST_HOLD)
             {
@@ -95,7 +96,8 @@ impl Connection {
             if let Some(sender) = from.mailbox() {
                 self.ingest.check_ownership(&user, sender).await?;
             }
-        } else if let Some(screen) = &mut self.screen {
+        }
+        if let Some(screen) = &mut self.screen {
             screen.mail(&id.to_string(), from, params).await?;
         }
         Ok(id)
@@ -155,7 +157,12 @@ impl Connection {
             }
             Resolved::Suspended => return Err(replies::recipient_suspended(&printable(given.to_string().as_bytes()))),
             Resolved::Unknown => return Err(replies::unknown_recipient(&printable(given.to_string().as_bytes()))),
-            Resolved::NotOurs if user.is_some() => draft.recipients.extend(routing::relayed(given, params, &mut draft.seen)),
+            Resolved::NotOurs if user.is_some() => {
+                if let Some(screen) = &mut self.screen {
+                    screen.rcpt(&draft.from, given).await?;
+                }
+                draft.recipients.extend(routing::relayed(given, params, &mut draft.seen));
+            }
             Resolved::NotOurs => return Err(replies::relay_denied(&printable(given.to_string().as_bytes()))),
             Resolved::Loop => return Err(replies::alias_loop()),
             Resolved::TooMany => return Err(replies::alias_too_wide()),

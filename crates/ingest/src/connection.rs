@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use futures::FutureExt;
 use pillarbox_screen::{ScreenSession, SessionFacts};
-use pillarbox_smtp::server::{Event, Role, ServerSession, Step, TlsInfo};
+use pillarbox_smtp::server::{Event, Role, ServerConfig, ServerSession, Step, TlsInfo};
 use pillarbox_smtp::{Reply, replies};
 use tokio::io::AsyncWriteExt;
 
 use crate::draft::Draft;
+use crate::login::Login;
 use crate::service::{Ingest, Settings};
 use crate::stream::Stream;
 use crate::tls::{Handshake, handshake_facts};
@@ -55,6 +56,7 @@ pub(crate) struct Connection {
     pub(crate) screen: Option<Box<ScreenSession>>,
     pub(crate) draft: Option<Box<Draft>>,
     pub(crate) tls: Option<Box<Handshake>>,
+    pub(crate) login: Option<Box<Login>>,
     pub(crate) messages: u32,
     pub(crate) started: Instant,
     stream: Stream,
@@ -93,7 +95,12 @@ impl Connection {
             (Role::Mta, Some(client)) => Some(Box::new(settings.screen.session(SessionFacts::new(client, peer.local)))),
             _ => None,
         };
-        let smtp = ServerSession::new(settings.server(role));
+        let mut server = settings.server(role);
+        if matches!(stream, Stream::Unix(_)) && server.tls_available {
+            // A Unix socket is as private as its folder, and has no certificate's name to check.
+            server = Arc::new(ServerConfig { tls_available: false, ..(*server).clone() });
+        }
+        let smtp = ServerSession::new(server);
         Self {
             ingest,
             settings,
@@ -103,6 +110,7 @@ impl Connection {
             screen,
             draft: None,
             tls: None,
+            login: None,
             messages: 0,
             started: Instant::now(),
             stream,

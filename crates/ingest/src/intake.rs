@@ -83,7 +83,7 @@ impl Arrived {
     }
 
     /// A body of these pieces.
-    async fn assembled(ingest: &Ingest, pieces: &[&[u8]]) -> Result<Body, Reply> {
+    pub(crate) async fn assembled(ingest: &Ingest, pieces: &[&[u8]]) -> Result<Body, Reply> {
         let mut writer = ingest.rooms.queue.body_writer();
         for piece in pieces {
             writer.write(piece).await.map_err(|e| body_error(&e))?;

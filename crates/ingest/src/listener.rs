@@ -63,6 +63,8 @@ impl Socket {
             let path = PathBuf::from(path);
             remove_dead_socket(&path).map_err(system)?;
             let listener = std::os::unix::net::UnixListener::bind(&path).map_err(system)?;
+            // The folder decides who gets in, as it does for Dovecot's and Postfix's sockets.
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).map_err(system)?;
             listener.set_nonblocking(true).map_err(system)?;
             return Ok(Self::Unix(listener, path));
         }

@@ -1,9 +1,10 @@
 //! The last octet has come: the message is judged or fixed up, made durable, and answered.
 
+use pillarbox_directory::Resolved;
 use pillarbox_queue::{Door, Route};
 use pillarbox_screen::{Action, Verdict};
 use pillarbox_smtp::server::Role;
-use pillarbox_smtp::{Mailbox, Reply, printable, replies};
+use pillarbox_smtp::{Mailbox, RcptParams, Reply, printable, replies};
 
 use crate::connection::Connection;
 use crate::draft::Draft;
@@ -45,6 +46,16 @@ impl Connection {
         let mut arrived = Arrived::new(&settings, body).await?;
         let origin = self.origin().await;
         if self.role.is_submission() {
+            if let Some(screen) = &mut self.screen {
+                let _permit = arrived.load(&ingest).await?;
+                let verdict = screen.judge(&draft.from, &draft.given, arrived.head.clone()).await;
+                if !self.heed(draft, &verdict, &mut Changes::default()).await? {
+                    return Ok(());
+                }
+                if !verdict.leaves_unchanged() {
+                    arrived = Arrived::new(&settings, Arrived::assembled(&ingest, &verdict.pieces(&arrived.head)).await?).await?;
+                }
+            }
             ingest.take_submission(&settings, &origin, draft, arrived).await?;
         } else {
             let mut changes = Changes::default();
@@ -86,48 +97,72 @@ impl Connection {
                 return Err(reply.clone());
             }
             Action::Discard => {
-                tracing::info!(
-                    target: "pillarbox::event",
-                    event = "reject",
-                    id = draft.id.to_string(),
-                    client = self.peer.text(),
-                    from = draft.from.to_string(),
-                    status = "discarded",
-                    verdict = verdict.why.join("; "),
-                );
+                self.log_discarded(draft, verdict);
                 return Ok(false);
             }
         }
         if let Some(from) = &verdict.change_from {
             draft.from = from.clone();
         }
-        for gone in &verdict.remove_recipients {
-            draft.recipients.retain(|r| !r.given.as_ref().unwrap_or(&r.address).same_as(gone));
+        if !verdict.remove_recipients.is_empty() || !verdict.add_recipients.is_empty() {
+            self.readdress(draft, verdict).await?;
         }
-        for added in &verdict.add_recipients {
-            self.add_for_milter(draft, added).await;
+        if draft.recipients.is_empty() {
+            self.log_discarded(draft, verdict);
         }
         Ok(!draft.recipients.is_empty())
     }
 
-    async fn add_for_milter(&self, draft: &mut Draft, added: &Mailbox) {
-        let rooms = &self.ingest.rooms;
-        let params = pillarbox_smtp::RcptParams::default();
-        let policy = &self.settings.policy;
-        match pillarbox_directory::resolve(rooms.directory.as_ref(), policy, added).await.map(|r| r.outcome) {
-            Ok(pillarbox_directory::Resolved::Deliver(targets)) => {
-                let more =
-                    crate::routing::recipients(rooms.directory.as_ref(), policy, added, targets, &params, &draft.from, &mut draft.seen);
-                match more.await {
-                    Ok(more) => draft.recipients.extend(more),
-                    Err(error) => tracing::error!(%error, "a recipient that a milter added was lost"),
-                }
-            }
-            Ok(pillarbox_directory::Resolved::NotOurs) => {
-                draft.recipients.extend(crate::routing::relayed(added, &params, &mut draft.seen));
-            }
-            other => tracing::warn!(recipient = %added, ?other, "a milter added a recipient that cannot be reached"),
+    /// The recipients as a milter wants them, resolved anew: two addresses may lead to one mailbox, and only one of them be taken out.
+    async fn readdress(&self, draft: &mut Draft, verdict: &Verdict) -> Result<(), Reply> {
+        let mut kept: Vec<(Mailbox, RcptParams)> = self
+            .smtp
+            .transaction()
+            .recipients
+            .iter()
+            .zip(&draft.given)
+            .filter(|(_, given)| !verdict.remove_recipients.iter().any(|gone| gone.same_as(given)))
+            .map(|((_, params), given)| (given.clone(), params.clone()))
+            .collect();
+        kept.extend(verdict.add_recipients.iter().map(|added| (added.clone(), RcptParams::default())));
+        draft.recipients.clear();
+        draft.seen.clear();
+        draft.given = kept.iter().map(|(given, _)| given.clone()).collect();
+        for (address, params) in &kept {
+            self.add_for_milter(draft, address, params).await?;
         }
+        // A milter that named somebody did not ask for the message to vanish.
+        if draft.recipients.is_empty() && !kept.is_empty() { Err(replies::try_later()) } else { Ok(()) }
+    }
+
+    fn log_discarded(&self, draft: &Draft, verdict: &Verdict) {
+        tracing::info!(
+            target: "pillarbox::event",
+            event = "reject",
+            id = draft.id.to_string(),
+            client = self.peer.text(),
+            from = draft.from.to_string(),
+            status = "discarded",
+            verdict = verdict.why.join("; "),
+        );
+    }
+
+    async fn add_for_milter(&self, draft: &mut Draft, added: &Mailbox, params: &RcptParams) -> Result<(), Reply> {
+        let directory = self.ingest.rooms.directory.as_ref();
+        let policy = &self.settings.policy;
+        let resolution = pillarbox_directory::resolve(directory, policy, added).await.map_err(|e| self.directory_away(&e))?;
+        match resolution.outcome {
+            Resolved::Deliver(targets) => {
+                let more = crate::routing::recipients(directory, policy, added, targets, params, &draft.from, &mut draft.seen);
+                draft.recipients.extend(more.await.map_err(|e| self.directory_away(&e))?);
+            }
+            Resolved::NotOurs => draft.recipients.extend(crate::routing::relayed(added, params, &mut draft.seen)),
+            Resolved::Suspended if self.settings.config.mailbox.suspended == "hold" => {
+                draft.recipients.extend(crate::routing::held(added, &resolution.suspended, params, &mut draft.seen));
+            }
+            other => tracing::warn!(recipient = %added, ?other, "a recipient that a milter named cannot be reached"),
+        }
+        Ok(())
     }
 
     /// An ARC set over the message as its forwarded copies will have it, so that the next host can believe our verdict (RFC 8617).

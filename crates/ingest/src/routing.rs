@@ -21,20 +21,19 @@ pub async fn recipients(
     from: &ReversePath,
     seen: &mut HashSet<String>,
 ) -> Result<Vec<Recipient>, DirectoryError> {
-    let mut recipients = Vec::with_capacity(targets.len());
+    let mut found = Vec::with_capacity(targets.len());
     for target in targets {
-        let (address, route, reverse_path) = match target {
+        found.push(match target {
             Target::Mailbox { user, folder } => (user, Route::Mailbox { folder }, None),
             Target::Remote { address, forwarded_by } => {
                 let reverse_path = forwarding_path(directory, policy, from, &forwarded_by).await?;
                 (address, Route::Relay, reverse_path)
             }
-        };
-        if seen.insert(key(&address, &route)) {
-            recipients.push(recipient(given, address, route, params, reverse_path));
-        }
+        });
     }
-    Ok(recipients)
+    // Only now that all are known: what a failed RCPT had marked as seen would be left out when the client repeats it.
+    found.retain(|(address, route, _)| seen.insert(key(address, route)));
+    Ok(found.into_iter().map(|(address, route, reverse_path)| recipient(given, address, route, params, reverse_path)).collect())
 }
 
 /// The reverse path under which mail from `from` is sent on by `forwarded_by`; `None`: as it is.

@@ -70,7 +70,10 @@ impl Out {
     pub(crate) fn table(self, heads: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
         let terminal = std::io::stdout().is_terminal();
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_header(heads);
+        table.load_preset(presets::NOTHING);
+        if !heads.is_empty() {
+            table.set_header(heads);
+        }
         table.set_content_arrangement(if terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled });
         for row in rows {
             table.add_row(row.iter().map(|text| {
@@ -83,7 +86,9 @@ impl Out {
         }
         let text = table.to_string();
         let mut lines = text.lines();
-        if let Some(head) = lines.next() {
+        if !heads.is_empty()
+            && let Some(head) = lines.next()
+        {
             self.line(format!("{STRONG}{}{STRONG:#}", head.trim_end()))?;
         }
         for line in lines {

@@ -22,6 +22,8 @@ const LOOK: Duration = Duration::from_secs(6 * 3600);
 const AFTER_FAILURE: Duration = Duration::from_secs(3600);
 /// How long an authority may take over one order.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// How long one order may take with everything that belongs to it.
+const WHOLE: Duration = Duration::from_secs(900);
 /// Longest run of a dns-01 hook.
 const HOOK_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -36,8 +38,14 @@ impl Orders {
         Arc::new(Self { challenges, one: Mutex::new(()) })
     }
 
-    /// Orders a certificate for all configured names, stores it under STATE/tls/acme and puts it in force. Answers with the names.
+    /// Orders a certificate as [`Orders::place`] does, within a bound: an authority that takes the connection and never answers must not
+    /// end renewal for good.
     pub(crate) async fn order(&self, config: &Config, certificates: &CertificateStore) -> anyhow::Result<Vec<String>> {
+        tokio::time::timeout(WHOLE, self.place(config, certificates)).await.context("the ACME authority did not answer in time")?
+    }
+
+    /// Orders a certificate for all configured names, stores it under STATE/tls/acme and puts it in force. Answers with the names.
+    async fn place(&self, config: &Config, certificates: &CertificateStore) -> anyhow::Result<Vec<String>> {
         let _one = self.one.lock().await;
         let acme = config.tls.acme.as_ref().context("no ACME authority is configured; set tls.acme")?;
         let names = names(config, acme);
@@ -87,8 +95,11 @@ impl Orders {
                 .challenge(kind.clone())
                 .with_context(|| format!("the ACME authority offers no {} challenge for this name", acme.challenge))?;
             let proof = Proof::of(&challenge, acme);
-            proof.publish(&self.challenges, acme).await?;
+            // Noted first: a hook that fails half way may have left its record behind.
             undo.push(proof);
+            if let Some(proof) = undo.last() {
+                proof.publish(&self.challenges, acme).await?;
+            }
             challenge.set_ready().await?;
         }
         Ok(())

@@ -102,6 +102,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         scram_decoy_key,
         listeners,
         orders: orders.clone(),
+        applying: parking_lot::Mutex::new(()),
         keepers: parking_lot::Mutex::new(keepers),
         queue: queue.clone(),
         set_level,

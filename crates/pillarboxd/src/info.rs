@@ -40,11 +40,14 @@ pub(crate) struct Running {
     pub(crate) keepers: Mutex<Vec<Keeper>>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) set_level: LevelSetter,
+    /// Held while new settings are put in force.
+    pub(crate) applying: Mutex<()>,
 }
 
 impl Running {
     /// New settings, built whole before any of them is put in force.
     fn apply(&self, new: Config) -> anyhow::Result<()> {
+        let _one_at_a_time = self.applying.lock();
         let new = Arc::new(new);
         let old = self.config.load_full();
         if old.paths != new.paths || old.directory != new.directory {
@@ -53,10 +56,15 @@ impl Running {
         let screen = Screen::new(&new, self.directory.clone(), self.dns.clone())?;
         let rates = Arc::new(UserRates::new(&new, self.directory.clone(), Some(self.notify.clone())));
         let policy = Arc::new(ResolvePolicy { srs: self.policy.load().srs.clone(), ..ResolvePolicy::from_config(&new) });
-        self.certificates.reload(&new)?;
         let settings = Settings::new(new.clone(), screen, rates, policy.clone(), &self.certificates, self.scram_decoy_key)?;
+        // A trial first: what comes after the relay must not fail, or half of the new file would be in force.
+        CertificateStore::load(&new)?;
         (self.set_level)(&new.log.level)?;
-        self.relay.reload(&new)?;
+        if let Err(error) = self.relay.reload(&new) {
+            (self.set_level)(&old.log.level)?;
+            return Err(error.into());
+        }
+        self.certificates.reload(&new)?;
         self.mailboxes.reload(&new);
         self.ingest.reconfigure(settings);
         self.policy.store(policy);

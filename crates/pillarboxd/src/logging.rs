@@ -83,7 +83,11 @@ impl Logging {
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&receiver, format, log))?;
         let layer = LineLayer { sender: sender.clone(), dropped: AtomicU64::new(0), quiet: quiet.clone() };
         let journald = match format {
-            Format::Journald => Some(tracing_journald::layer()?),
+            Format::Journald => {
+                let quiet = quiet.clone();
+                let wanted = move |metadata: &tracing::Metadata<'_>| metadata.target() != EVENT_TARGET || !quiet.load(Ordering::Relaxed);
+                Some(tracing_journald::layer()?.with_filter(tracing_subscriber::filter::filter_fn(wanted)))
+            }
             _ => None,
         };
         tracing::subscriber::set_global_default(Registry::default().with(filter).with(layer).with(journald))?;

@@ -54,7 +54,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     process::private_folder(&config.paths.state)?;
     process::private_folder(&config.paths.runtime)?;
     let sockets = sockets::bind(&config)?;
-    let became = process::drop_root(&config.paths.state)?;
+    let became = process::drop_root(&config.paths.state, &config.paths.runtime)?;
     let logging = logging::Logging::start(&config.log, config.paths.state.join("events")).context("cannot start logging")?;
     if let Some(uid) = became {
         tracing::info!(uid, "root was given up for the owner of the state folder");

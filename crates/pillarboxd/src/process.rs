@@ -21,13 +21,17 @@ pub(crate) fn harden() {
 /// as root. Must be called while the process has a single thread.
 ///
 /// A state folder that root owns (a try-out in a container) keeps root, with a warning from the caller.
-pub(crate) fn drop_root(state: &Path) -> anyhow::Result<Option<u32>> {
+pub(crate) fn drop_root(state: &Path, runtime: &Path) -> anyhow::Result<Option<u32>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
     let owner = std::fs::metadata(state).with_context(|| format!("cannot look at the state folder {}", state.display()))?;
     if owner.uid() == 0 {
         return Ok(None);
+    }
+    // A runtime folder that root has just made in /run would shut its own daemon out.
+    if std::fs::metadata(runtime).is_ok_and(|folder| folder.uid() == 0) {
+        give(runtime, owner.uid(), owner.gid())?;
     }
     let uid = nix::unistd::Uid::from_raw(owner.uid());
     let gid = nix::unistd::Gid::from_raw(owner.gid());
@@ -46,15 +50,24 @@ pub(crate) fn drop_root(state: &Path) -> anyhow::Result<Option<u32>> {
     Ok(Some(owner.uid()))
 }
 
-/// Makes a folder that only its owner enters; as root, it belongs to the owner of the nearest folder above it.
+/// Makes a folder that only its owner enters. Made by root, it belongs to the owner of the nearest folder that was there before.
 pub(crate) fn private_folder(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     if path.is_dir() {
         return Ok(());
     }
+    let above = path.ancestors().skip(1).find(|folder| folder.is_dir()).and_then(|folder| std::fs::metadata(folder).ok());
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .with_context(|| format!("cannot make the folder {}: make it, owned by the user that runs the daemon", path.display()))
+        .with_context(|| format!("cannot make the folder {}: make it, owned by the user that runs the daemon", path.display()))?;
+    match above {
+        Some(above) if rustix::process::geteuid().is_root() => give(path, above.uid(), above.gid()),
+        _ => Ok(()),
+    }
+}
+
+fn give(path: &Path, uid: u32, gid: u32) -> anyhow::Result<()> {
+    std::os::unix::fs::chown(path, Some(uid), Some(gid)).with_context(|| format!("cannot give {} to user {uid}", path.display()))
 }

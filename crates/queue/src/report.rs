@@ -63,6 +63,9 @@ impl Queue {
         let Some(queue) = self.me.upgrade() else { return };
         let job = Job { envelope: Arc::clone(&live.envelope), body: live.body.clone(), news: live.news.clone() };
         self.runtime.spawn(async move {
+            if !queue.may_report(&job) {
+                return queue.told(&job);
+            }
             while let Err(error) = queue.send(&job).await {
                 tracing::warn!(id = %job.envelope.id, %error, "a delivery report could not be queued; it is tried again");
                 let until = queue.clock.now().saturating_add(RETRY);
@@ -77,17 +80,24 @@ impl Queue {
         });
     }
 
+    /// Whether the sender may hear of one more failure this hour. Asked once a report, not once a try: an outage must not use the limit up.
+    fn may_report(&self, job: &Job) -> bool {
+        let Some(sender) = job.envelope.from.mailbox() else { return true };
+        let allowed = self.bounces.lock().allows(sender, self.clock.now());
+        if !allowed {
+            let (id, to) = (job.envelope.id, printable(sender.to_string().as_bytes()));
+            tracing::warn!(%id, %to, "too many reports to one sender in an hour: this one is not sent");
+            metrics::counter!("pillarbox_queue_reports_dropped_total").increment(1);
+        }
+        allowed
+    }
+
     /// Builds and queues one report for all the news.
     async fn send(&self, job: &Job) -> Result<(), AcceptError> {
         let envelope = &*job.envelope;
         let id = envelope.id;
         let Some(sender) = envelope.from.mailbox() else { return Ok(()) };
         let now = self.clock.now();
-        if !self.bounces.lock().allows(sender, now) {
-            tracing::warn!(%id, to = %printable(sender.to_string().as_bytes()), "too many reports to one sender in an hour: this one is not sent");
-            metrics::counter!("pillarbox_queue_reports_dropped_total").increment(1);
-            return Ok(());
-        }
         let storage = |error: std::io::Error| AcceptError::Storage(error.to_string());
         let mut to = self.hooks.route(sender).await.map_err(storage)?;
         if to.is_empty() {

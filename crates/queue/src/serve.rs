@@ -163,7 +163,12 @@ impl Queue {
         }
         let deferred = self.deferred.clone();
         let read = blocking(move || {
-            let read = |id: QueueId| (id, deferred.read(id).and_then(|envelope| Ok((envelope, deferred.body(id)?))));
+            let one = |id: QueueId| deferred.read(id).and_then(|envelope| Ok((envelope, deferred.body(id)?)));
+            // A defect that one envelope finds must not take the others of its batch along.
+            let read = |id: QueueId| {
+                let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| one(id)));
+                (id, read.unwrap_or_else(|_| Err(std::io::Error::other("reading it ended in a panic").into())))
+            };
             Ok(ids.into_iter().map(read).collect::<Vec<_>>())
         });
         let Ok(read) = read.await else { return };

@@ -58,8 +58,8 @@ async fn change(session: &Session, verb: &str, ids: Vec<QueueId>, what: &str) ->
     told(session, &done, what)
 }
 
-/// All messages, page by page.
-async fn all(api: &Client, filter: &QueueFilter) -> Result<Vec<QueueEntry>, Failure> {
+/// The part of the query that says which messages.
+fn query(filter: &QueueFilter) -> Result<String, Failure> {
     let mut query = String::new();
     if let Some(to) = &filter.to {
         query.push_str(&format!("&to={}", escaped(parsed::<Domain>("domain", to)?.as_str())));
@@ -71,27 +71,47 @@ async fn all(api: &Client, filter: &QueueFilter) -> Result<Vec<QueueEntry>, Fail
     if filter.held {
         query.push_str("&held=true");
     }
-    let mut found: Vec<QueueEntry> = Vec::new();
+    Ok(query)
+}
+
+/// Hands over the messages page by page, the first one at once: a queue of a million is never held here as a whole.
+async fn pages(api: &Client, filter: &QueueFilter, mut each: impl FnMut(&[QueueEntry]) -> Result<(), Failure>) -> Result<(), Failure> {
+    let query = query(filter)?;
+    let mut after = String::new();
     loop {
-        let after = found.last().map(|last| format!("&after={}", last.id)).unwrap_or_default();
         let page: Vec<QueueEntry> = api.get(&format!("/v1/queue?limit={PAGE}{query}{after}")).await?;
-        let last = page.len() < PAGE;
-        found.extend(page);
-        if last {
-            return Ok(found);
+        each(&page)?;
+        match page.last() {
+            Some(last) if page.len() == PAGE => after = format!("&after={}", last.id),
+            _ => return Ok(()),
         }
     }
 }
 
 async fn list(session: &Session, filter: &QueueFilter) -> Result<(), Failure> {
-    let found = all(&session.api().await?, filter).await?;
-    if session.out.json {
-        return session.out.value(&found);
+    let (out, api) = (session.out, session.api().await?);
+    let mut listed = 0usize;
+    pages(&api, filter, |page| {
+        if out.json {
+            for entry in page {
+                let text = serde_json::to_string(entry).map_err(|e| Failure::failed(e.to_string()))?;
+                out.line(format!("{}{text}", if listed == 0 { "[" } else { "," }))?;
+                listed += 1;
+            }
+            return Ok(());
+        }
+        // Each page has its own column widths; the heads stand over the first alone.
+        let heads: &[&str] = if listed == 0 { &["ID", "SIZE", "RECEIVED", "NEXT", "FROM", "TO", "WHY"] } else { &[] };
+        listed += page.len();
+        if page.is_empty() { Ok(()) } else { out.table(heads, page.iter().map(row).collect()) }
+    })
+    .await?;
+    match (out.json, listed) {
+        (true, 0) => out.line("[]"),
+        (true, _) => out.line("]"),
+        (false, 0) => out.line("The queue is empty."),
+        (false, _) => Ok(()),
     }
-    if found.is_empty() {
-        return session.out.line("The queue is empty.");
-    }
-    session.out.table(&["ID", "SIZE", "RECEIVED", "NEXT", "FROM", "TO", "WHY"], found.iter().map(row).collect())
 }
 
 fn row(entry: &QueueEntry) -> Vec<String> {
@@ -222,26 +242,33 @@ async fn summary(session: &Session) -> Result<(), Failure> {
 
 /// What `mailq` and `sendmail -bp` print, near enough to Postfix's for those who parse its last line.
 pub(crate) async fn mailq(session: &Session) -> Result<(), Failure> {
-    let found = all(&session.api().await?, &QueueFilter::default()).await?;
-    if found.is_empty() {
-        return session.out.line("Mail queue is empty");
-    }
-    session.out.line("-Queue ID-    --Size-- ----Arrival Time---- -Sender/Recipient-------")?;
-    let mut octets = 0u64;
-    for entry in &found {
-        octets = octets.saturating_add(entry.size_bytes);
-        let mark = if entry.held { '!' } else { ' ' };
-        let from = if entry.from.is_empty() { "MAILER-DAEMON" } else { &entry.from };
-        session.out.line(format!("{}{mark}{:>8} {:20} {}", entry.id, entry.size_bytes, entry.received, safe(from)))?;
-        for recipient in entry.recipients.iter().filter(|r| !r.status.is_settled()) {
-            if let Some(reply) = &recipient.last_reply {
-                session.out.line(format!("({})", safe(reply)))?;
-            }
-            session.out.line(format!("{:44}{}", "", safe(&recipient.address.to_string())))?;
+    let (out, api) = (session.out, session.api().await?);
+    let (mut octets, mut messages) = (0u64, 0usize);
+    pages(&api, &QueueFilter::default(), |page| {
+        if messages == 0 && !page.is_empty() {
+            out.line("-Queue ID-    --Size-- ----Arrival Time---- -Sender/Recipient-------")?;
         }
-        session.out.line("")?;
+        messages += page.len();
+        for entry in page {
+            octets = octets.saturating_add(entry.size_bytes);
+            let mark = if entry.held { '!' } else { ' ' };
+            let from = if entry.from.is_empty() { "MAILER-DAEMON" } else { &entry.from };
+            out.line(format!("{}{mark}{:>8} {:20} {}", entry.id, entry.size_bytes, entry.received, safe(from)))?;
+            for recipient in entry.recipients.iter().filter(|r| !r.status.is_settled()) {
+                if let Some(reply) = &recipient.last_reply {
+                    out.line(format!("({})", safe(reply)))?;
+                }
+                out.line(format!("{:44}{}", "", safe(&recipient.address.to_string())))?;
+            }
+            out.line("")?;
+        }
+        Ok(())
+    })
+    .await?;
+    match messages {
+        0 => out.line("Mail queue is empty"),
+        _ => out.line(format!("-- {} Kbytes in {messages} Requests.", octets / 1024)),
     }
-    session.out.line(format!("-- {} Kbytes in {} Requests.", octets / 1024, found.len()))
 }
 
 #[cfg(test)]

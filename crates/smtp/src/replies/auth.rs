@@ -68,6 +68,11 @@ pub fn auth_blocked() -> Reply {
     reply(421, 4, 7, 0, "Too many failed logins from your address; try again in a while")
 }
 
+/// 421: the user was suspended or removed, or a password changed, since the login.
+pub fn login_ended() -> Reply {
+    reply(421, 4, 7, 0, "Your login has ended: the account or its password was changed; connect and log in again")
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
