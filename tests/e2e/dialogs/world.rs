@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pillarbox_testkit::daemon::Mailbox;
-use pillarbox_testkit::dns::Data;
+use pillarbox_testkit::dns::{Data, Misbehaviour};
 use pillarbox_testkit::{Daemon, Sink};
 use tempfile::TempDir;
 
@@ -51,6 +51,8 @@ impl World {
         daemon.dns().address_of("mail.example.test", "127.0.0.1");
         daemon.dns().mx("mixed.test", 10, "mx.client.test").mx("evil.test", 10, "mx.client.test");
         daemon.dns().add("nullmx.test", Data::Mx(0, ".".into()));
+        daemon.dns().cname("alias.client.test", "mx.client.test").txt("text.client.test", "no mail here");
+        daemon.dns().misbehave("failing.test", None, Misbehaviour::ServFail);
         for (address, password) in USERS {
             daemon.add_user(address, password).await;
         }
@@ -97,6 +99,7 @@ pub(crate) fn variables() -> BTreeMap<String, String> {
     }
     let (alice, password) = USERS[0];
     set("alice_upper_plain", &plain("", "Alice@EXAMPLE.test", password));
+    set("jose_alabel_plain", &plain("", "josé@xn--bcher-kva.test", USERS[4].1));
     set("alice_for_bob_plain", &plain("bob@example.test", alice, password));
     set("alice_for_alice_plain", &plain(alice, alice, password));
     variables
