@@ -1,6 +1,6 @@
 //! Mail handed in on this machine: `sendmail`, `pillarbox deliver`, and the drop folder for when no daemon runs.
 //!
-//! One form serves the control socket and the drop folder: a line of JSON ([`LocalEnvelope`]) and behind it the message with CRLF line ends.
+//! One form serves the control socket and the drop folder: a line of JSON ([`LocalEnvelope`](crate::api::LocalEnvelope)) and behind it the message with CRLF line ends.
 
 mod accept;
 mod addresses;

@@ -43,7 +43,7 @@ const SWALLOWED: &str = "BCDdhLOopXMA";
 const IGNORED: &str = "GnUvmesx";
 
 impl Options {
-    /// Reads the arguments (without argv[0]); `Err` says what was not understood.
+    /// Reads the arguments (without `argv[0]`); `Err` says what was not understood.
     pub(super) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
         let mut options = Self::default();
         let mut arguments = arguments.into_iter();
