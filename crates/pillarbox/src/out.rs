@@ -13,6 +13,11 @@ const MIDDLING: Style = AnsiColor::Yellow.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const STRONG: Style = Style::new().bold();
 
+/// Below this no table can be read; it is what a terminal that does not know its width says.
+const NARROWEST: u16 = 20;
+/// Width of such a terminal.
+const USUAL: u16 = 80;
+
 /// Where and how results go.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Out {
@@ -75,6 +80,10 @@ impl Out {
             table.set_header(heads);
         }
         table.set_content_arrangement(if terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled });
+        // Terminals that do not know their size say nought.
+        if terminal && table.width().is_none_or(|width| width < NARROWEST) {
+            table.set_width(USUAL);
+        }
         for row in rows {
             table.add_row(row.iter().map(|text| {
                 let cell = Cell::new(safe(text));

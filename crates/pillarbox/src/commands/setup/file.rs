@@ -1,8 +1,8 @@
 //! The configuration file that setup writes: every key with its explanation, those decided here set.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use dialoguer::Input;
@@ -14,6 +14,15 @@ use crate::failure::{Failure, Trying};
 use crate::out::Out;
 use crate::prompt;
 
+/// Whether there is no file, or one that sets nothing, as the package installs it: then there is nothing to keep.
+pub(super) fn says_nothing(path: &Path) -> Result<bool, Failure> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(toml::from_str::<toml::Table>(&text).is_ok_and(|table| table.is_empty())),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(Failure::failed(format!("cannot read {}: {e}", path.display()))),
+    }
+}
+
 /// Decides what must be decided (asking where it may), and writes the file. What it says is read back, so that the daemon will read the same.
 pub(super) fn write(out: Out, path: &Path, setup: &Setup, domain: &Domain, ask: bool) -> Result<Config, Failure> {
     let mut config = Config { hostname: hostname(out, setup, domain, ask)?, ..Config::default() };
@@ -21,16 +30,23 @@ pub(super) fn write(out: Out, path: &Path, setup: &Setup, domain: &Domain, ask: 
         config.tls.acme = Some(Acme { contact: format!("mailto:postmaster@{domain}"), ..Acme::default() });
         config.listen.http = vec!["[::]:80".into()];
     }
-    if let Some(folder) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(folder).trying(format!("make {}", folder.display()))?;
-    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o755).create(folder).trying(format!("make {}", folder.display()))?;
     let text = config.to_commented_toml(true);
     // Variables of the environment are not written, but count from now on as they will for the daemon.
     let read = Config::from_text(&text, path, std::env::vars())?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path).trying(format!("write {}", path.display()))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).trying(format!("write {}", path.display()))?;
-    share(path);
+    put(folder, path, &text).trying(format!("write {}", path.display()))?;
     Ok(read)
+}
+
+/// Whole or not at all.
+fn put(folder: &Path, path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(".pillarbox").permissions(Permissions::from_mode(0o640)).tempfile_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    share(file.path());
+    file.persist(path).map_err(|e| e.error)?;
+    File::open(folder)?.sync_all()
 }
 
 /// As root, the daemon's group may read it: it may come to hold a database password, so nobody else.
@@ -73,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_holds_what_was_decided_and_is_not_written_over() {
+    fn the_file_holds_what_was_decided_and_one_that_decides_something_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("etc/pillarbox.toml");
         let setup =
@@ -83,6 +99,14 @@ mod tests {
         assert_eq!(config.hostname, "mx.example.org");
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains("\nhostname = \"mx.example.org\"\n") && text.contains("\n# message_size = \"50M\"\n"), "{text}");
-        assert!(write(Out { json: true }, &path, &setup, &domain, false).is_err());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(!says_nothing(&path).unwrap());
+        // As the package installs it.
+        std::fs::write(&path, "# An empty file is valid.\n").unwrap();
+        assert!(says_nothing(&path).unwrap());
+        std::fs::write(&path, "broken = ").unwrap();
+        assert!(!says_nothing(&path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        assert!(says_nothing(&path).unwrap());
     }
 }

@@ -44,9 +44,9 @@ pub(crate) async fn run(session: &Session, setup: Setup) -> Result<(), Failure> 
     let ask = !setup.yes && std::io::stdin().is_terminal();
 
     // The configuration first: everything else reads it.
-    let (config, written) = match path.exists() {
-        true => (existing(session, &setup)?, false),
-        false => (file::write(session.out, &path, &setup, &domain, ask)?, true),
+    let (config, written) = match file::says_nothing(&path)? {
+        false => (existing(session, &setup)?, false),
+        true => (file::write(session.out, &path, &setup, &domain, ask)?, true),
     };
     say(session, &if written { format!("Wrote {}.", path.display()) } else { format!("{} is there already and stays.", path.display()) })?;
 
