@@ -220,6 +220,9 @@ fn a_mailbox_moves_in_and_an_interrupted_import_goes_on() {
 
 #[test]
 fn setup_may_be_repeated_and_leaves_records_to_publish() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let server = runtime.block_on(pillarbox_testkit::dns::DnsServer::start());
+    server.address_of("mx.example.test", "192.0.2.1");
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path().display().to_string();
     let file = folder.path().join("etc/pillarbox.toml");
@@ -235,12 +238,12 @@ fn setup_may_be_repeated_and_leaves_records_to_publish() {
             "mx.example.test",
             "--yes",
         ]);
-        // The file is written with defaults; the folders are this test's, and nobody answers for names.
+        // The file is written with defaults; the folders and the names are this test's.
         for (name, value) in [
             ("PATHS__STATE", format!("{at}/state")),
             ("PATHS__MAIL", format!("{at}/mail")),
             ("PATHS__RUNTIME", format!("{at}/run")),
-            ("DNS__SERVERS", "[\"127.0.0.1:9\"]".into()),
+            ("DNS__SERVERS", format!("[\"{}\"]", server.address())),
             ("LISTEN__SMTP", "[\"127.0.0.1:0\"]".into()),
             ("LISTEN__SUBMISSION", "[]".into()),
             ("LISTEN__SUBMISSIONS", "[\"127.0.0.1:0\"]".into()),

@@ -11,9 +11,12 @@ use pillarbox_smtp::Domain;
 
 use crate::failure::Failure;
 
+/// The probe that everything about names stands on.
+pub(crate) const NAME_SERVERS: &str = "name servers";
+
 fn resolver(config: &Config, validate: bool) -> Result<Resolver, Probe> {
     Resolver::new(&config.dns.servers, validate, &config.dns.trust_anchor)
-        .map_err(|e| Probe::fail("name servers", e.to_string(), "correct dns.servers or /etc/resolv.conf"))
+        .map_err(|e| Probe::fail(NAME_SERVERS, e.to_string(), "correct dns.servers or /etc/resolv.conf"))
 }
 
 /// Whether anybody answers, and whether signatures come through.
@@ -27,12 +30,12 @@ pub(crate) async fn name_servers(config: &Config) -> Vec<Probe> {
         && matches!(plain.ipv4(&config.hostname()).await, Answer::TempFail(_))
     {
         let fix = "correct dns.servers or /etc/resolv.conf: no mail can leave without names";
-        return vec![Probe::fail("name servers", "nobody answers", fix)];
+        return vec![Probe::fail(NAME_SERVERS, "nobody answers", fix)];
     }
     match resolver.probe_dnssec().await {
-        Dnssec::Available => vec![Probe::ok("name servers", "they answer, and DNSSEC signatures come through")],
+        Dnssec::Available => vec![Probe::ok(NAME_SERVERS, "they answer, and DNSSEC signatures come through")],
         Dnssec::Unavailable | Dnssec::Unknown => vec![Probe::warn(
-            "name servers",
+            NAME_SERVERS,
             "they answer, but pass no DNSSEC signatures on",
             "install a validating resolver (such as unbound) and name it in dns.servers; without DNSSEC there is no DANE",
         )],

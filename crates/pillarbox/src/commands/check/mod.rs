@@ -12,7 +12,7 @@ use pillarbox_control::Client;
 use pillarbox_control::api::{DomainInfo, Grade, Probe};
 use pillarbox_smtp::Domain;
 
-pub(super) use dns::{addresses, name_servers, reverse_names};
+pub(super) use dns::{NAME_SERVERS, addresses, name_servers, reverse_names};
 pub(super) use ports::listeners;
 
 use crate::failure::Failure;

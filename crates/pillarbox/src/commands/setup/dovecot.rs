@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use pillarbox_config::Config;
 
 /// As shipped in `etc/dovecot`, for the default paths and the packaged user.
-const TEMPLATE: &str = include_str!("../../../../../etc/dovecot/dovecot-2.3.conf");
+const FOR_2_3: &str = include_str!("../../../../../etc/dovecot/dovecot-2.3.conf");
+/// The same in the syntax that Dovecot 2.4 changed to.
+const FOR_2_4: &str = include_str!("../../../../../etc/dovecot/dovecot-2.4.conf");
 /// The packaged paths.state.
 const STATE: &str = "/var/lib/pillarbox";
 /// The packaged paths.mail.
@@ -19,14 +21,29 @@ const MAIL: &str = "/var/vmail";
 pub(super) fn write(config: &Config, folder: &Path) -> Option<PathBuf> {
     let path = folder.join("dovecot.conf");
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path).ok()?;
-    file.write_all(text(config).as_bytes()).ok()?;
+    file.write_all(text(config, template(&installed())).as_bytes()).ok()?;
     Some(path)
 }
 
-fn text(config: &Config) -> String {
+/// What `dovecot --version` says; empty where there is none.
+fn installed() -> String {
+    let asked = std::process::Command::new("dovecot").arg("--version").output();
+    asked.map(|done| String::from_utf8_lossy(&done.stdout).into_owned()).unwrap_or_default()
+}
+
+/// Without a Dovecot to go by, what Debian 12 has.
+fn template(version: &str) -> &'static str {
+    let mut numbers = version.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) >= (2, 4) => FOR_2_4,
+        _ => FOR_2_3,
+    }
+}
+
+fn text(config: &Config, template: &str) -> String {
     let state = config.paths.state.to_string_lossy();
     let mail = config.paths.mail.to_string_lossy();
-    TEMPLATE.replace(STATE, &state).replace(MAIL, &mail)
+    template.replace(STATE, &state).replace(MAIL, &mail)
 }
 
 #[cfg(test)]
@@ -36,10 +53,19 @@ mod tests {
     #[test]
     fn the_paths_are_those_of_this_server() {
         let mut config = Config::default();
-        assert_eq!(text(&config), TEMPLATE);
+        assert_eq!(text(&config, FOR_2_3), FOR_2_3);
         config.paths.state = "/srv/state".into();
         config.paths.mail = "/srv/mail".into();
-        let text = text(&config);
-        assert!(text.contains("/srv/state/dovecot/users") && !text.contains(STATE) && !text.contains(MAIL));
+        for template in [FOR_2_3, FOR_2_4] {
+            let text = text(&config, template);
+            assert!(text.contains("/srv/state/dovecot/users") && !text.contains(STATE) && !text.contains(MAIL));
+        }
+    }
+
+    #[test]
+    fn the_syntax_is_that_of_the_installed_version() {
+        assert_eq!(template("2.3.19.1 (9b53102964)\n"), FOR_2_3);
+        assert_eq!(template("2.4.1-4 (7d8c0e5759)\n"), FOR_2_4);
+        assert_eq!(template(""), FOR_2_3);
     }
 }

@@ -50,7 +50,7 @@ pub(crate) async fn run(session: &Session, setup: Setup) -> Result<(), Failure> 
     };
     say(session, &if written { format!("Wrote {}.", path.display()) } else { format!("{} is there already and stays.", path.display()) })?;
 
-    let findings = findings(session, &config, written).await?;
+    let mut findings = findings(session, &config, written).await?;
     let dovecot = dovecot::write(&config, path.parent().unwrap_or(Path::new("/etc/pillarbox")));
 
     for folder in [&config.paths.state, &config.paths.mail] {
@@ -58,6 +58,7 @@ pub(crate) async fn run(session: &Session, setup: Setup) -> Result<(), Failure> 
     }
     // From here on without root, where the daemon does not run.
     let api = session.api_of(&config).await?;
+    findings.extend(outward(session, &api, &findings).await?);
     add_domain(session, &api, &domain).await?;
     let password = match &user {
         Some(user) => add_user(session, &api, user, &setup).await?,
@@ -130,6 +131,20 @@ async fn findings(session: &Session, config: &Config, fresh: bool) -> Result<Vec
         found.push(address);
         found.extend(check::reverse_names(config, &addresses).await);
     }
+    if !session.out.json {
+        for probe in &found {
+            print_probe(session.out, probe)?;
+        }
+    }
+    Ok(found)
+}
+
+/// Whether mail can leave; not worth the wait where no name can be looked up.
+async fn outward(session: &Session, api: &Client, before: &[Probe]) -> Result<Vec<Probe>, Failure> {
+    if before.iter().any(|p| p.name == check::NAME_SERVERS && p.grade == Grade::Fail) {
+        return Ok(vec![]);
+    }
+    let found = check::relay(api).await?;
     if !session.out.json {
         for probe in &found {
             print_probe(session.out, probe)?;
