@@ -119,7 +119,7 @@ fn secrets(config: &Config) -> Vec<Probe> {
     let mut probes = Vec::new();
     for file in files.iter().filter(|f| !f.as_os_str().is_empty()) {
         let Ok(meta) = std::fs::metadata(file) else { continue };
-        if meta.mode() & 0o007 != 0 {
+        if meta.mode() & 0o007 != 0 && reachable(file) {
             let found = format!("{} can be read by everybody (mode {:o})", file.display(), meta.mode() & 0o7777);
             probes.push(Probe::fail("secrets", found, format!("chmod o= {}", file.display())));
         }
@@ -128,6 +128,11 @@ fn secrets(config: &Config) -> Vec<Probe> {
         probes.push(Probe::ok("secrets", "no key or password file is open to everybody"));
     }
     probes
+}
+
+/// Whether everybody gets through all the folders above a file.
+fn reachable(file: &Path) -> bool {
+    file.ancestors().skip(1).all(|folder| std::fs::metadata(folder).map_or(true, |meta| meta.mode() & 0o001 != 0))
 }
 
 #[cfg(test)]
@@ -147,14 +152,19 @@ mod tests {
     fn an_open_key_is_found() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
         let key = folder.path().join("key.pem");
         std::fs::write(&key, "x").unwrap();
         let mut config = Config::default();
         config.paths.state = folder.path().to_owned();
         config.tls.private_key = key.clone();
-        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
+        mode(folder.path(), 0o711);
+        mode(&key, 0o640);
         assert_eq!(secrets(&config).first().unwrap().grade, Grade::Ok);
-        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+        mode(&key, 0o644);
+        mode(folder.path(), 0o700);
+        assert_eq!(secrets(&config).first().unwrap().grade, Grade::Ok, "nobody gets to it");
+        mode(folder.path(), 0o711);
         let found = secrets(&config);
         assert_eq!(found.first().unwrap().grade, Grade::Fail);
         assert!(found.first().unwrap().fix.contains("key.pem"));
