@@ -47,9 +47,9 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Paths {
-    /// State of the daemon: directory.sled/ queue/ tls/ dkim/.
+    /// State of the daemon: directory.sled/ queue/ tls/ dkim/ drop/.
     pub state: PathBuf,
-    /// Mail: MAIL/<domain>/<localpart>/Maildir.
+    /// Mail: `MAIL/<domain>/<localpart>/Maildir`.
     pub mail: PathBuf,
     /// Runtime files: control.sock.
     pub runtime: PathBuf,
