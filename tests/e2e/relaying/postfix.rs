@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use pillarbox_testkit::Issued;
 use pillarbox_testkit::daemon::NOBODY;
 use pillarbox_testkit::wait::Changes;
+use pillarbox_testkit::Issued;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -104,6 +104,8 @@ impl Postfix {
             main.push(("smtpd_tls_cert_file", certificate.display().to_string()));
             main.push(("smtpd_tls_key_file", key.display().to_string()));
         }
+        // A name given twice is warned of by every process, and ten warnings at once are more than `postlogd` starts with.
+        main.retain(|(name, _)| !settings.iter().any(|(other, _)| other == name));
         main.extend(settings.iter().cloned());
         let main: String = main.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
         std::fs::write(at("config/main.cf"), main).unwrap();
