@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use pillarbox_testkit::Issued;
 use pillarbox_testkit::daemon::NOBODY;
 use pillarbox_testkit::wait::Changes;
-use pillarbox_testkit::Issued;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
