@@ -2,7 +2,8 @@
 //! LMTP and its Unix socket, octet by octet where a file asks for it.
 //!
 //! The same files can be played against any other server that knows the users of [`world`]:
-//! `PILLARBOX_DIALOG_TARGET=127.0.0.1:2525 PILLARBOX_DIALOG_FILTER=rfc5321 cargo nextest run -p pillarbox-tests -E 'test(another_server)' --no-capture`
+//! `PILLARBOX_DIALOG_TARGET=127.0.0.1:2525 PILLARBOX_DIALOG_FILTER=rfc5321 cargo nextest run -p pillarbox-tests -E 'test(another_server)' --no-capture`,
+//! with `PILLARBOX_DIALOG_STARTTLS=1` inside TLS, and with `PILLARBOX_DIALOG_LISTENER=submission` (or `lmtp`) those of another port.
 
 mod manners;
 mod page;
@@ -73,7 +74,9 @@ async fn another_server() {
     let listener = std::env::var("PILLARBOX_DIALOG_LISTENER").unwrap_or_else(|_| "smtp".into());
     let mut differing = 0;
     for dialog in Dialog::load_all(&folder()).unwrap_or_else(|e| panic!("{e}")) {
-        if !name(&dialog).contains(&filter) || play::listener(&dialog) != listener || !dialog.fact("set").is_empty() {
+        let ours_alone = !dialog.fact("set").is_empty() || !dialog.fact("alone").is_empty();
+        let over_other = dialog.fact("over") == if starttls { "plain" } else { "tls" };
+        if !name(&dialog).contains(&filter) || play::listener(&dialog) != listener || ours_alone || over_other {
             continue;
         }
         let target = if starttls { target.clone().starttls() } else { target.clone() };

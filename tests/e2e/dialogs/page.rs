@@ -78,6 +78,7 @@ fn page() -> String {
          socket, some octet by octet.\n\n\
          To play them against another server, whose users are those of `tests/e2e/dialogs/world.rs`:\n\n\
          ```sh\nPILLARBOX_DIALOG_TARGET=192.0.2.1:25 PILLARBOX_DIALOG_FILTER=rfc5321 \\\n    cargo nextest run -p pillarbox-tests -E 'test(another_server)' --no-capture\n```\n\n\
+         `PILLARBOX_DIALOG_STARTTLS=1` plays them inside TLS, `PILLARBOX_DIALOG_LISTENER=submission` those of another port.\n\n\
          ## At a glance\n\n| standard | dialogues | other tests |\n| --- | --- | --- |\n",
         dialogs.len()
     )
