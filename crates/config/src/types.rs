@@ -75,6 +75,20 @@ pub struct Listen {
     pub proxy_protocol_from: Vec<IpNet>,
 }
 
+impl Listen {
+    /// Every service by its key, with its addresses.
+    pub fn services(&self) -> [(&'static str, &[String]); 6] {
+        [
+            ("smtp", &self.smtp),
+            ("submission", &self.submission),
+            ("submissions", &self.submissions),
+            ("lmtp", &self.lmtp),
+            ("http", &self.http),
+            ("metrics", &self.metrics),
+        ]
+    }
+}
+
 /// `[limits]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -100,16 +100,8 @@ impl Found {
     }
 
     fn listen(&mut self, listen: &Listen) {
-        let services = [
-            ("smtp", &listen.smtp),
-            ("submission", &listen.submission),
-            ("submissions", &listen.submissions),
-            ("lmtp", &listen.lmtp),
-            ("http", &listen.http),
-            ("metrics", &listen.metrics),
-        ];
         let mut taken: BTreeSet<String> = BTreeSet::new();
-        for (service, addresses) in services {
+        for (service, addresses) in listen.services() {
             for (n, text) in addresses.iter().enumerate() {
                 let key = format!("listen.{service}[{n}]");
                 match text.parse::<ListenAddress>() {

@@ -8,6 +8,7 @@ use pillarbox_smtp::{ForwardPath, Hold, LocalPart, MailParams, Mailbox, RcptPara
 
 use crate::connection::Connection;
 use crate::draft::Draft;
+use crate::intake::now_millis;
 use crate::routing;
 
 impl Connection {
@@ -89,7 +90,7 @@ impl Connection {
             let user = self.user().ok_or_else(replies::authentication_required)?;
             self.check_login().await?;
             if let Some(Hold::Until(at)) = params.hold
-                && at > now_seconds().saturating_add(FURTHEST_HOLD)
+                && at > (now_millis() / 1000).saturating_add(FURTHEST_HOLD)
             {
                 return Err(replies::hold_too_long());
             }
@@ -248,10 +249,6 @@ impl Connection {
 
 /// How far in the future a message may be held, seconds; the same as FUTURERELEASE announces.
 const FURTHEST_HOLD: u64 = 30 * 86_400;
-
-pub(crate) fn now_seconds() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map(|d| d.as_secs()).unwrap_or(0)
-}
 
 /// The queue's refusal as a reply.
 pub(crate) fn accept_reply(error: &AcceptError) -> Reply {

@@ -67,16 +67,10 @@ fn key(address: &Mailbox, route: &Route) -> String {
 fn recipient(given: &Mailbox, address: Mailbox, route: Route, params: &RcptParams, reverse_path: Option<ReversePath>) -> Recipient {
     Recipient {
         given: (!given.same_as(&address)).then(|| given.clone()),
-        address,
-        route,
         orcpt: params.orcpt.clone(),
         notify: params.notify,
         reverse_path,
-        status: pillarbox_queue::Status::Pending,
-        attempts: 0,
-        last_reply: None,
-        next_attempt: None,
-        delay_reported: false,
+        ..Recipient::new(address, route)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use pillarbox_config::Config;
+use pillarbox_control::api::now_millis;
 use pillarbox_directory::Directory;
 use pillarbox_ingest::ReportIntake;
 use pillarbox_message::header;
@@ -14,7 +15,7 @@ use pillarbox_screen::{Dns, Signer, reports};
 use pillarbox_smtp::Mailbox;
 use tokio_util::sync::CancellationToken;
 
-use crate::wiring::{InternalMail, internal_envelope, now_millis};
+use crate::wiring::{InternalMail, internal_envelope};
 
 /// How often it is looked whether a day has ended.
 const LOOK: Duration = Duration::from_secs(3600);

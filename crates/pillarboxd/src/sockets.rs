@@ -15,17 +15,8 @@ pub(crate) struct Bound {
 /// Binds everything that `[listen]` names.
 pub(crate) fn bind(config: &Config) -> anyhow::Result<Vec<Bound>> {
     let mut passed = passed_by_systemd()?;
-    let listen = &config.listen;
-    let services: [(&'static str, &[String]); 6] = [
-        ("smtp", &listen.smtp),
-        ("submission", &listen.submission),
-        ("submissions", &listen.submissions),
-        ("lmtp", &listen.lmtp),
-        ("http", &listen.http),
-        ("metrics", &listen.metrics),
-    ];
     let mut bound = Vec::new();
-    for (service, addresses) in services {
+    for (service, addresses) in config.listen.services() {
         for address in addresses {
             let socket = Socket::bind(address, &mut passed).with_context(|| format!("listen.{service}"))?;
             bound.push(Bound { service, socket });

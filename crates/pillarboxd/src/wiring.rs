@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pillarbox_config::Config;
+use pillarbox_control::api::now_millis;
 use pillarbox_control::{LocalDoor, LocalMail, LocalRefused};
 use pillarbox_directory::{Directory, ResolvePolicy, Resolved, resolve};
 use pillarbox_ingest::{Ingest, MailboxCheck, routing};
@@ -151,41 +152,12 @@ pub(crate) fn notices(internal: &Arc<InternalMail>, config: &Arc<ArcSwap<Config>
 
 /// The envelope of mail that is made here: nobody is told when it fails.
 pub(crate) fn internal_envelope(to: Mailbox, now: u64) -> Envelope {
-    let recipient = Recipient {
-        address: to,
-        route: pillarbox_queue::Route::Relay,
-        given: None,
-        orcpt: None,
-        notify: pillarbox_smtp::Notify::NEVER,
-        reverse_path: None,
-        status: pillarbox_queue::Status::Pending,
-        attempts: 0,
-        last_reply: None,
-        next_attempt: None,
-        delay_reported: false,
-    };
+    let recipient = Recipient { notify: pillarbox_smtp::Notify::NEVER, ..Recipient::new(to, pillarbox_queue::Route::Relay) };
     Envelope {
-        id: pillarbox_queue::QueueId(0),
-        from: ReversePath::Null,
-        recipients: vec![recipient],
         received: now,
-        size: 0,
-        body: pillarbox_smtp::BodyType::SevenBit,
-        smtputf8: false,
-        require_tls: false,
-        ret: None,
-        envid: None,
-        by: None,
-        hold_until: None,
-        priority: 0,
         source: pillarbox_queue::Source { door: Door::Internal, ..Default::default() },
-        forward_header: String::new(),
-        junk: false,
+        ..Envelope::new(pillarbox_queue::QueueId(0), ReversePath::Null, vec![recipient])
     }
-}
-
-pub(crate) fn now_millis() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Mail from programs on this machine, taken by the rules of submission.

@@ -91,6 +91,15 @@ impl fmt::Display for PlannedChange {
     }
 }
 
+/// What a record of the file asks for beside what is there; `None`: nothing.
+fn action<T: PartialEq>(old: Option<&T>, wanted: &T) -> Option<PlanAction> {
+    match old {
+        Some(old) if old == wanted => None,
+        Some(_) => Some(PlanAction::Change),
+        None => Some(PlanAction::Add),
+    }
+}
+
 /// All that would change, or was changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Plan {
@@ -189,11 +198,7 @@ impl Planner<'_> {
     async fn domain(&mut self, mut record: DomainRecord) -> Result<(), ExportError> {
         let old = self.directory.domain(&record.name).await?;
         record.created = self.created(record.created, old.as_ref().map(|o| &o.created));
-        let action = match &old {
-            Some(old) if *old == record => return Ok(()),
-            Some(_) => PlanAction::Change,
-            None => PlanAction::Add,
-        };
+        let Some(action) = action(old.as_ref(), &record) else { return Ok(()) };
         let fields = old.map_or_else(Vec::new, |old| {
             differing(&[
                 ("created", old.created != record.created),
@@ -277,11 +282,7 @@ impl Planner<'_> {
     async fn alias(&mut self, mut record: AliasRecord) -> Result<(), ExportError> {
         let old = self.directory.alias(&record.address).await?;
         record.created = self.created(record.created, old.as_ref().map(|o| &o.created));
-        let action = match &old {
-            Some(old) if *old == record => return Ok(()),
-            Some(_) => PlanAction::Change,
-            None => PlanAction::Add,
-        };
+        let Some(action) = action(old.as_ref(), &record) else { return Ok(()) };
         let fields = old.map_or_else(Vec::new, |old| {
             differing(&[
                 ("address", old.address != record.address),

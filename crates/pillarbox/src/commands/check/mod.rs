@@ -122,14 +122,5 @@ fn socket_addresses(listen: &[String]) -> Vec<std::net::SocketAddr> {
 
 /// Every TCP address of the configuration with its service.
 fn services(config: &Config) -> Vec<(&'static str, std::net::SocketAddr)> {
-    let listen = &config.listen;
-    let all = [
-        ("smtp", &listen.smtp),
-        ("submission", &listen.submission),
-        ("submissions", &listen.submissions),
-        ("lmtp", &listen.lmtp),
-        ("http", &listen.http),
-        ("metrics", &listen.metrics),
-    ];
-    all.into_iter().flat_map(|(name, list)| socket_addresses(list).into_iter().map(move |a| (name, a))).collect()
+    config.listen.services().into_iter().flat_map(|(name, list)| socket_addresses(list).into_iter().map(move |a| (name, a))).collect()
 }
