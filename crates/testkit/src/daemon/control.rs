@@ -32,8 +32,8 @@ pub(super) async fn request(socket: &Path, method: &str, path: &str, body: Optio
     );
     let exchange = async {
         let mut stream = UnixStream::connect(socket).await?;
-        stream.write_all(head.as_bytes()).await?;
-        stream.write_all(body.as_bytes()).await?;
+        // In one piece: a route that takes no body may answer and close before a second one is written.
+        stream.write_all([head.as_bytes(), body.as_bytes()].concat().as_slice()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
