@@ -14,6 +14,7 @@ pub mod dns;
 pub mod load;
 pub mod pattern;
 pub mod sink;
+pub mod speed;
 pub mod stream;
 pub mod wait;
 

@@ -69,6 +69,16 @@ impl Log {
     }
 }
 
+/// Reads a daemon's standard error to its end, for nobody.
+pub(super) fn throw_away(stderr: ChildStderr) {
+    let mut pipe = std::fs::File::from(stderr.into_owned_fd().unwrap());
+    std::thread::spawn(move || {
+        use std::io::Read as _;
+        let mut octets = vec![0; 64 * 1024];
+        while let Ok(1..) = pipe.read(&mut octets) {}
+    });
+}
+
 /// A line as an event: a JSON object with `event`, at the top or under `fields`, as tracing's own formatter nests it.
 fn event(line: &str) -> Option<Event> {
     let serde_json::Value::Object(top) = serde_json::from_str(line).ok()? else { return None };
