@@ -90,7 +90,8 @@ impl Ending {
 }
 
 impl Connection {
-    pub(crate) fn new(ingest: Arc<Ingest>, settings: Arc<Settings>, stream: Stream, peer: Peer, role: Role) -> Self {
+    /// Boxed: what an async function is given by value, its future keeps twice, and most connections are idle most of the time.
+    pub(crate) fn new(ingest: Arc<Ingest>, settings: Arc<Settings>, stream: Stream, peer: Peer, role: Role) -> Box<Self> {
         let screen = match (role, peer.client) {
             (Role::Mta, Some(client)) => Some(Box::new(settings.screen.session(SessionFacts::new(client, peer.local)))),
             _ => None,
@@ -101,7 +102,7 @@ impl Connection {
             server = Arc::new(ServerConfig { tls_available: false, ..(*server).clone() });
         }
         let smtp = ServerSession::new(server);
-        Self {
+        Box::new(Self {
             ingest,
             settings,
             peer,
@@ -115,11 +116,11 @@ impl Connection {
             started: Instant::now(),
             stream,
             input: BytesMut::new(),
-        }
+        })
     }
 
     /// From the greeting to the end. A panic ends this session alone, with 421, and is counted.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self: Box<Self>) {
         metrics::counter!("pillarbox_ingest_connections_total", "service" => self.service()).increment(1);
         let client = self.peer.text();
         tracing::info!(target: "pillarbox::event", event = "connect", client, service = self.service());
@@ -134,10 +135,10 @@ impl Connection {
                 Ending::Panicked
             }
         };
-        self.part(ending).await;
+        Box::pin(self.part(ending)).await;
     }
 
-    async fn part(mut self, ending: Ending) {
+    async fn part(mut self: Box<Self>, ending: Ending) {
         if let Some(screen) = self.screen.take() {
             screen.quit().await;
         }
