@@ -17,6 +17,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const OPENING: Duration = Duration::from_secs(3);
 /// The same once time is up.
 const LATE_OPENING: Duration = Duration::from_millis(500);
+/// The same while no message was taken at all: a server that is slow to let anybody in is to have a figure, too.
+const FIRST_OPENING: Duration = Duration::from_secs(20);
 /// Failures after which a run ends.
 const FAILURES: u64 = 100;
 /// Wait of a session whose connection failed, so that a server that refuses is not hammered.
@@ -115,8 +117,8 @@ impl Source {
                 report.failure = report.failure.take().or(failure);
             }
         };
-        if tokio::time::timeout(self.time + GRACE, gather).await.is_err() {
-            report.failure = Some(format!("some sessions did not end within {} s", GRACE.as_secs()));
+        if tokio::time::timeout(self.time + FIRST_OPENING + GRACE, gather).await.is_err() {
+            report.failure = Some(format!("some sessions did not end within {} s", (FIRST_OPENING + GRACE).as_secs()));
         }
         report.elapsed = Duration::from_micros(run.last.load(Ordering::Relaxed));
         report.messages = run.taken.load(Ordering::Relaxed);
@@ -146,7 +148,11 @@ impl Run {
     }
 
     async fn open(&self) -> io::Result<Connection> {
-        let deadline = (Instant::now() + OPENING).min(self.ends.max(Instant::now()) + LATE_OPENING);
+        let now = Instant::now();
+        let deadline = match self.taken.load(Ordering::Relaxed) {
+            0 => now + FIRST_OPENING,
+            _ => (now + OPENING).min(self.ends.max(now) + LATE_OPENING),
+        };
         match tokio::time::timeout_at(deadline.into(), Connection::open(&self.source.access)).await {
             Ok(opened) => opened,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no greeting came")),
