@@ -126,6 +126,10 @@ fn read(disk: &Arc<dyn Disk>, folder: &Path) -> Result<Found, OpenError> {
         merge(&mut envelope, found.added.get(&id).map_or(&[], Vec::as_slice), &fates);
         if envelope.recipients.iter().any(|r| !r.status.is_settled()) {
             let body = deferred.body(id).map_err(io_error(deferred.root()))?;
+            if body.len() != envelope.size {
+                damaged.push(format!("{id}: its message has {} octets instead of {}", body.len(), envelope.size));
+                continue;
+            }
             messages.push((envelope, body));
         }
     }

@@ -125,7 +125,7 @@ impl Queue {
         }
         match (self.times.deliver_by(&live.envelope), live.envelope.by) {
             (Some(time), Some(by)) if now >= time && by.return_when_late => {
-                self.give_up(&mut state, &mut live, now, &mut events, |last| late(&last));
+                self.give_up(&mut state, &mut live, now, &mut events, false, |last| late(&last));
             }
             (Some(time), Some(_)) if now >= time => warn_of_delay(&state, &mut live, true),
             _ => {}
@@ -146,13 +146,13 @@ impl Queue {
         events.iter().for_each(Event::log);
     }
 
-    /// The lifetime is over: what was tried is given up, what was not is tried once.
+    /// The lifetime is over: what is not known to be hopeless is tried once more, and given up when that fails. The clock may have jumped, or
+    /// nobody was here to try for days.
     fn expire(&self, state: &mut State, live: &mut Live, now: UnixMillis, events: &mut Vec<Event>, touched: &mut Vec<DestId>) {
-        self.give_up(state, live, now, events, |last| last);
+        self.give_up(state, live, now, events, true, |last| last);
         let id = live.envelope.id;
         let (priority, sender) = (live.envelope.priority, live.sender);
         for fate in live.fates.iter_mut().filter(|f| f.is_waiting() && f.next > 0) {
-            // Never tried, and its destination not known to be down: the clock may have jumped.
             fate.next = 0;
             if !touched.contains(&fate.dest) {
                 touched.push(fate.dest);
@@ -161,15 +161,24 @@ impl Queue {
         touched.iter().for_each(|dest| _ = state.queue(id, *dest, 0, priority, sender, now));
     }
 
-    /// Gives up the waiting recipients that were tried, or whose destination is down.
-    fn give_up(&self, state: &mut State, live: &mut Live, now: UnixMillis, events: &mut Vec<Event>, put: impl Fn(Reply) -> Reply) {
+    /// Gives up the waiting recipients whose destination is down; with `hopeless` no others, and only where it is not about to be asked
+    /// again; without, also those that were tried.
+    fn give_up(
+        &self,
+        state: &mut State,
+        live: &mut Live,
+        now: UnixMillis,
+        events: &mut Vec<Event>,
+        hopeless: bool,
+        put: impl Fn(Reply) -> Reply,
+    ) {
         let mut settled = Vec::new();
         for n in 0..live.fates.len() {
             let Some(fate) = live.fates.get(n).filter(|f| f.is_waiting()) else { continue };
-            let down = state.dests.down(fate.dest).map(|down| down.reply.clone());
+            let down = state.dests.down(fate.dest).filter(|down| down.next_probe > now || !hopeless).map(|down| down.reply.clone());
             let Some(recipient) = live.envelope.recipients.get(n) else { continue };
-            let tried = recipient.attempts > 0;
-            let Some(last) = down.or_else(|| recipient.last_reply.clone()).or_else(|| tried.then(unexplained)) else { continue };
+            let tried = (recipient.attempts > 0 && !hopeless).then(|| recipient.last_reply.clone().unwrap_or_else(unexplained));
+            let Some(last) = down.or(tried) else { continue };
             let reply = put(last);
             let mut event = Event::new(&live.envelope, recipient, &Context { relay: "", tls: "", now });
             event.failed(&reply);

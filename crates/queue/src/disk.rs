@@ -140,6 +140,11 @@ fn write_all_at(file: &File, mut parts: &mut [IoSlice<'_>], mut offset: u64) -> 
     Ok(())
 }
 
+/// Whether an error says that there is no room: a full disk, a spent quota, or a limit on the size of files.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
 /// The folder a path stands in.
 pub fn parent(path: &Path) -> PathBuf {
     path.parent().map(Path::to_path_buf).unwrap_or_else(|| PathBuf::from("."))

@@ -156,12 +156,16 @@ struct Rounds {
     complained: bool,
     /// Why the last mail that was to be parked was not.
     park_error: Option<String>,
+    /// Why the mail folder could not be flushed, once. The kernel marks pages that it could not write as clean, so a later success would
+    /// prove nothing: it counts as failed until a restart, which delivers again what no flush covers.
+    mail_error: Option<String>,
 }
 
 /// The thread's whole life.
 pub(crate) fn run(queue: Arc<Queue>) {
     let now = Instant::now();
-    let mut rounds = Rounds { queue, last_sync: now, last_index: now, changed_since_index: 0, complained: false, park_error: None };
+    let mut rounds =
+        Rounds { queue, last_sync: now, last_index: now, changed_since_index: 0, complained: false, park_error: None, mail_error: None };
     loop {
         let (work, stop) = rounds.queue.keeper.next();
         rounds.round(work, stop);
@@ -173,6 +177,13 @@ pub(crate) fn run(queue: Arc<Queue>) {
     let keeper = &rounds.queue.keeper;
     keeper.work.lock().ended = true;
     keeper.wake.notify_all();
+}
+
+/// Whether an error says that the process lacks something, and nothing about the disk.
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = Errno::from_io_error(error);
+    code.is_some_and(|code| matches!(code, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR))
 }
 
 impl Rounds {
@@ -261,7 +272,21 @@ impl Rounds {
     }
 
     /// Makes durable what mailboxes took.
-    fn sync_mail(&self) -> io::Result<()> {
+    fn sync_mail(&mut self) -> io::Result<()> {
+        if let Some(error) = &self.mail_error {
+            return Err(io::Error::other(error.clone()));
+        }
+        let Err(error) = self.flush_mail() else { return Ok(()) };
+        if is_shortage(&error) {
+            return Err(error);
+        }
+        let error = format!("{error}; restart the daemon once the disk is in order");
+        self.queue.journal.distrust();
+        self.mail_error = Some(error.clone());
+        Err(io::Error::other(error))
+    }
+
+    fn flush_mail(&self) -> io::Result<()> {
         let queue = &self.queue;
         if queue.unsynced_before.load(Ordering::Acquire) {
             // A transport may know only of its own deliveries; those before the restart are synced with the whole file system.

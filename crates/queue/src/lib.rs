@@ -62,6 +62,7 @@ pub use adopt::{AdoptError, Adopted};
 pub use body::Body;
 pub use body_writer::BodyWriter;
 pub use deferred::ParkedFiles;
+pub use disk::is_full;
 pub use envelope::{Door, Envelope, Recipient, Route, Source, Status, UnixMillis};
 pub use feed::Feed;
 pub use health::{DiskHealth, JournalHealth, QueueHealth};

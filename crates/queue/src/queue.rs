@@ -18,7 +18,7 @@ use crate::body_writer::BodyWriter;
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::deferred::Deferred;
-use crate::disk::Disk;
+use crate::disk::{Disk, is_full};
 use crate::envelope::{Envelope, Recipient, UnixMillis};
 use crate::health::Space;
 use crate::id::{Ids, QueueId};
@@ -197,9 +197,9 @@ impl Queue {
 
     /// Brings a body into a form that the journal takes: small and in memory, or a durable file under `spool/`.
     async fn storable(&self, body: Body) -> Result<Storable, AcceptError> {
-        let storage = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => AcceptError::DiskFull { free: self.space.free() },
-            _ => AcceptError::Storage(error.to_string()),
+        let storage = |error: std::io::Error| match is_full(&error) {
+            true => AcceptError::DiskFull { free: self.space.free() },
+            false => AcceptError::Storage(error.to_string()),
         };
         let (prefix, inner) = body.parts();
         match inner {

@@ -163,7 +163,7 @@ impl Queue {
         }
         let deferred = self.deferred.clone();
         let read = blocking(move || {
-            let one = |id: QueueId| deferred.read(id).and_then(|envelope| Ok((envelope, deferred.body(id)?)));
+            let one = |id: QueueId| deferred.read_whole(id);
             // A defect that one envelope finds must not take the others of its batch along.
             let read = |id: QueueId| {
                 let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| one(id)));

@@ -136,7 +136,11 @@ fn open(
     runtime: Handle,
 ) -> Result<(Arc<Queue>, mpsc::UnboundedReceiver<QueueId>), OpenError> {
     let began = Instant::now();
-    let Tools { disk, clock, random, boot } = tools;
+    let Tools { disk, clock, random, mut boot } = tools;
+    if boot.is_empty() {
+        // Unknown is no name that two boots may share.
+        boot = format!("unknown-{:016x}", rand::random::<u64>());
+    }
     let folder = config.paths.state.join("queue");
     for path in [folder.clone(), folder.join("journal"), folder.join("spool"), folder.join("deferred"), folder.join("damaged")] {
         fs::create_dir_all(crate::disk::parent(&path)).and_then(|()| disk.create_dir(&path)).map_err(io_error(&path))?;

@@ -96,6 +96,17 @@ impl Deferred {
         read_envelope(&self.path(id, "json"))
     }
 
+    /// Reads an envelope and finds its message, which must be as long as the envelope says: less of it is never sent on. Blocks.
+    pub(crate) fn read_whole(&self, id: QueueId) -> Result<(Envelope, Body), ReadError> {
+        let envelope = self.read(id)?;
+        let body = self.body(id)?;
+        if body.len() != envelope.size {
+            let file = self.path(id, "msg");
+            return Err(ReadError::Malformed(format!("{} has {} octets instead of {}", file.display(), body.len(), envelope.size)));
+        }
+        Ok((envelope, body))
+    }
+
     /// Writes messages and envelopes and gives the envelopes their names. Those in the answer are durable; the others have left
     /// nothing behind and stay where they are, and the answer says why. Blocks.
     pub(crate) fn park(&self, batch: &[(Envelope, Body)]) -> io::Result<(Vec<QueueId>, Option<io::Error>)> {

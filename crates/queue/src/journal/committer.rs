@@ -13,11 +13,11 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::notes::{Note, Position, Start};
-use super::record::{END_SPAN, HEADER, Kind, span};
+use super::record::{END_SPAN, HEADER, Kind, span, u64_at};
 use super::segment::{Hold, Pool, Segment};
 use super::writer::{Record, Writer};
-use crate::disk::{Disk, DiskFile};
-use crate::id::Ids;
+use crate::disk::{Disk, DiskFile, is_full};
+use crate::id::{Ids, QueueId};
 
 /// Octets written before their waiters are woken, at most: company should not make a message late.
 const BATCH: u64 = 8 << 20;
@@ -70,8 +70,17 @@ impl Placed {
 type Answer<T> = oneshot::Sender<Result<T, JournalError>>;
 
 enum Item {
-    Message { crc: u32, message: NewMessage, answer: Answer<Placed> },
-    Note { kind: Kind, payload: Vec<u8> },
+    /// `alone`: no notes came with it that say more than itself.
+    Message {
+        crc: u32,
+        message: NewMessage,
+        alone: bool,
+        answer: Answer<Placed>,
+    },
+    Note {
+        kind: Kind,
+        payload: Vec<u8>,
+    },
     Flush(Answer<Position>),
 }
 
@@ -141,7 +150,7 @@ impl Journal {
         }
         // The sum over the payload is taken here, in the sessions' threads, which are many.
         let crc = message.rest.iter().fold(crc32c::crc32c(&message.head), |crc, part| crc32c::crc32c_append(crc, part));
-        let first = Item::Message { crc, message, answer };
+        let first = Item::Message { crc, message, alone: notes.is_empty(), answer };
         self.push(std::iter::once(first).chain(notes.iter().map(note_item)), true);
         receiver
     }
@@ -170,6 +179,18 @@ impl Journal {
             Ok(()) => self.shared.unsynced.store(true, Ordering::Release),
             Err(error) => _ = self.shared.fail(&error.to_string()),
         }
+    }
+
+    /// A flush of the mail folder has failed: a start during the same boot of the machine, which would otherwise believe what mailboxes are
+    /// noted to have taken, delivers again whatever no earlier flush covers.
+    pub(crate) fn distrust(&self) {
+        let start = {
+            let mut writer = self.shared.writer.lock();
+            // For the segments to come, too.
+            writer.start.boot.clear();
+            writer.start.clone()
+        };
+        self.shared.last_words(&[Note::Start(start)]);
     }
 
     /// Makes everything appended so far durable, and says where that ends.
@@ -290,6 +311,14 @@ impl Item {
         }
     }
 
+    /// What takes a message back. Not one that came with notes: a report that is taken back would leave the failure of which it tells.
+    fn withdrawal(&self) -> Option<Note> {
+        match self {
+            Self::Message { message, alone: true, .. } => Some(Note::Parked(QueueId(u64_at(&message.head, 0)?))),
+            _ => None,
+        }
+    }
+
     fn wants_sync(&self) -> bool {
         !matches!(self, Self::Note { .. })
     }
@@ -301,10 +330,6 @@ impl Item {
             Self::Note { .. } => {}
         }
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Items that were written together, and where.
@@ -387,8 +412,7 @@ impl Shared {
         self.unsynced.store(true, Ordering::Release);
         if let Err(error) = result {
             drop(writer);
-            let reason = self.fail(&error.to_string());
-            items.into_iter().for_each(|item| item.refuse(&JournalError::Failed(Arc::clone(&reason))));
+            self.refuse_written(items, &error);
             return Err(io::Error::other(error.to_string()));
         }
         Ok(Chunk { items, segment: Arc::clone(&writer.segment), start, end: writer.at })
@@ -399,8 +423,7 @@ impl Shared {
         if chunk.items.iter().any(Item::wants_sync)
             && let Err(error) = self.sync()
         {
-            let reason = self.fail(&error.to_string());
-            chunk.items.into_iter().for_each(|item| item.refuse(&JournalError::Failed(Arc::clone(&reason))));
+            self.refuse_written(chunk.items, &error);
             return;
         }
         let mut at = chunk.start;
@@ -418,6 +441,28 @@ impl Shared {
             }
             at = next;
         }
+    }
+
+    /// Refuses what was written and did not become durable. The next start may find it all the same, and what was refused shall not be
+    /// delivered then; so that is written, too.
+    fn refuse_written(&self, items: Vec<Item>, error: &io::Error) {
+        let reason = self.fail(&error.to_string());
+        let withdrawn: Vec<Note> = items.iter().filter_map(Item::withdrawal).collect();
+        self.last_words(&withdrawn);
+        items.into_iter().for_each(|item| item.refuse(&JournalError::Failed(Arc::clone(&reason))));
+    }
+
+    /// Writes notes whatever failed before. Nobody relies on them; a start during this boot of the machine reads what the kernel holds.
+    fn last_words(&self, notes: &[Note]) {
+        let mut writer = self.writer.lock();
+        for note in notes {
+            let payload = note.encode();
+            let record = Record::note(note.kind(), &payload);
+            if !writer.has_room(record.header.span()) || writer.put(&[record]).is_err() {
+                return;
+            }
+        }
+        self.unsynced.store(true, Ordering::Release);
     }
 
     /// Makes durable what was written before this call.

@@ -175,6 +175,29 @@ async fn a_failed_sync_fails_those_who_waited_and_everyone_after() {
 }
 
 #[tokio::test]
+async fn what_was_refused_is_not_there_after_a_start_and_what_came_with_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Failing::default());
+    let (journal, _) = start(Arc::clone(&disk) as _, dir.path(), 1 << 20);
+    drop(journal.append(message(1, b"acknowledged"), &[]).await.unwrap().unwrap());
+    drop(journal.append(message(2, b"acknowledged"), &[]).await.unwrap().unwrap());
+    disk.sync.store(true, Ordering::SeqCst);
+    // Of two that share the failing flush, one is a report that came with the failure of which it tells.
+    let fate = [Note::Settled(QueueId(2), vec![(0, Status::Failed), (1, Status::Failed)])];
+    let writer = journal.shared.writer.lock();
+    let (plain, report) = (journal.append(message(3, b"refused"), &[]), journal.append(message(4, b"report"), &fate));
+    drop(writer);
+    assert!(matches!(plain.await.unwrap(), Err(JournalError::Failed(_))));
+    assert!(matches!(report.await.unwrap(), Err(JournalError::Failed(_))));
+    drop(journal);
+    let found = again(dir.path());
+    let ids: Vec<u64> = found.messages.iter().map(|m| m.envelope.id.0).collect();
+    assert!(!ids.contains(&3), "refused, and delivered after the restart: {ids:?}");
+    assert!(ids.contains(&1) && ids.contains(&2) != ids.contains(&4), "a failure without its report: {ids:?}");
+    assert!(found.damaged.is_empty(), "{:?}", found.damaged);
+}
+
+#[tokio::test]
 async fn a_failed_write_is_no_different() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(Failing::default());

@@ -80,8 +80,8 @@ struct Fate {
     index: u16,
     status: Status,
     at: Position,
-    /// Written during this boot of the machine, so that the kernel still knows of everything that preceded it.
-    same_boot: bool,
+    /// The boot during which it was written, by its number in [`Gathered::boots`]; `None`: nothing vouches for the delivery any more.
+    boot: Option<usize>,
 }
 
 /// A message record and where it is.
@@ -143,10 +143,10 @@ pub(crate) fn replay(disk: &Arc<dyn Disk>, folder: &Path, aside: &Path, boot: &s
             end_at(&**disk, &segment, cut as u64).map_err(failed(path))?;
             tracing::info!(segment = %path.display(), at = cut, "the journal ends in an unfinished write, which nobody was told was safe: cut off");
         }
-        gathered.segment(&mut out, number, entry.0, &octets, &scan.records, boot);
+        gathered.segment(&mut out, number, entry.0, &octets, &scan.records);
         out.segments.push(Arc::new(segment));
     }
-    gathered.finish(out)
+    gathered.finish(out, boot)
 }
 
 /// Finds the records of a segment.
@@ -220,13 +220,17 @@ struct Gathered {
     fates: HashMap<QueueId, Vec<Fate>>,
     added: HashMap<QueueId, Vec<Recipient>>,
     parked: Vec<QueueId>,
-    synced: Position,
+    /// The boots of the machine that wrote here.
+    boots: Vec<String>,
+    /// How far each of them made durable what mailboxes took. A later boot vouches for nothing that an earlier one left undone: it may
+    /// have flushed before it had delivered again what was lost.
+    synced: HashMap<usize, Position>,
 }
 
 impl Gathered {
     /// Takes in the records of one segment.
-    fn segment(&mut self, out: &mut Replay, number: usize, generation: u64, octets: &[u8], records: &[(usize, Header)], boot: &str) {
-        let mut same_boot = false;
+    fn segment(&mut self, out: &mut Replay, number: usize, generation: u64, octets: &[u8], records: &[(usize, Header)]) {
+        let mut now = None;
         for (offset, header) in records {
             let Some(payload) = payload(octets, *offset, header) else { continue };
             if matches!(header.kind, Kind::Message | Kind::FileMessage) {
@@ -238,30 +242,61 @@ impl Gathered {
             }
             match Note::decode(header.kind, payload) {
                 Some(Note::Start(start)) => {
-                    same_boot = start.boot == boot && !boot.is_empty();
+                    now = self.boot(start.boot);
+                    if now.is_none() {
+                        self.distrust();
+                    }
                     out.last_id = out.last_id.max(start.last_id);
                 }
                 Some(Note::Settled(id, list)) => {
                     let at = Position { generation, offset: *offset as u64 };
-                    let list = list.into_iter().map(|(index, status)| Fate { index, status, at, same_boot });
+                    let list = list.into_iter().map(|(index, status)| Fate { index, status, at, boot: now });
                     self.fates.entry(id).or_default().extend(list);
                 }
                 Some(Note::Added(id, list)) => self.added.entry(id).or_default().extend(list),
                 Some(Note::Parked(id)) => self.parked.push(id),
-                Some(Note::Synced(position)) => self.synced = self.synced.max(position),
+                Some(Note::Synced(position)) => {
+                    if let Some(now) = now {
+                        let known = self.synced.entry(now).or_default();
+                        *known = position.max(*known);
+                    }
+                }
                 None => tracing::error!(kind = ?header.kind, "a journal record does not hold together; it is ignored"),
             }
         }
     }
 
+    /// A boot's number; `None` for the one without a name, of which [`super::Journal::distrust`] writes.
+    fn boot(&mut self, name: String) -> Option<usize> {
+        if name.is_empty() {
+            return None;
+        }
+        let known = self.boots.iter().position(|boot| *boot == name);
+        Some(known.unwrap_or_else(|| {
+            self.boots.push(name);
+            self.boots.len() - 1
+        }))
+    }
+
+    /// A flush of the mail folder has failed: the kernel may have dropped what it covered, and later flushes vouch for none of it.
+    fn distrust(&mut self) {
+        for fate in self.fates.values_mut().flatten().filter(|fate| fate.status == Status::Delivered) {
+            if !is_synced(&self.synced, fate) {
+                fate.boot = None;
+            }
+        }
+    }
+
     /// Tells the unfinished messages from the others.
-    fn finish(mut self, mut out: Replay) -> Result<Replay, ReplayError> {
+    fn finish(mut self, mut out: Replay, boot: &str) -> Result<Replay, ReplayError> {
         for id in self.parked {
             self.places.remove(&id);
         }
         // What a mailbox took counts when the disk has it for certain, or the kernel has had it in hand ever since.
-        let synced = self.synced;
-        let counts = |fate: &Fate| fate.status != Status::Delivered || fate.same_boot || fate.at < synced;
+        let this_boot = self.boots.iter().position(|known| known == boot);
+        let counts = |fate: &Fate| {
+            fate.status != Status::Delivered || (fate.boot.is_some() && fate.boot == this_boot) || is_synced(&self.synced, fate)
+        };
         out.fates =
             self.fates.into_iter().map(|(id, list)| (id, list.into_iter().filter(counts).map(|f| (f.index, f.status)).collect())).collect();
         let mut places: Vec<(QueueId, Place)> = self.places.into_iter().collect();
@@ -298,6 +333,11 @@ impl Gathered {
         out.added = self.added;
         Ok(out)
     }
+}
+
+/// Whether a flush of the boot that delivered it covers a delivery.
+fn is_synced(synced: &HashMap<usize, Position>, fate: &Fate) -> bool {
+    fate.boot.and_then(|boot| synced.get(&boot)).is_some_and(|position| fate.at < *position)
 }
 
 impl Place {

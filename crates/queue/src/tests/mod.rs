@@ -235,13 +235,18 @@ impl House {
 
     /// What a SIGKILL at this moment would leave, opened again with fresh deliverers.
     pub(crate) async fn killed(&self, boot: &str) -> Self {
+        self.killed_with(boot, Scripted::new(delivered)).await
+    }
+
+    /// The same with this deliverer for mailboxes.
+    pub(crate) async fn killed_with(&self, boot: &str, local: Arc<Scripted>) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         copy(&self.dir.path().join("state"), &dir.path().join("state"));
         let mut config = self.config.clone();
         config.paths.state = dir.path().join("state");
         config.paths.mail = dir.path().join("mail");
         let clock = Arc::new(ManualClock::at(self.clock.now()));
-        Self::open(dir, config, clock, Arc::new(RealDisk), boot, Scripted::new(delivered), Scripted::new(relayed)).await
+        Self::open(dir, config, clock, Arc::new(RealDisk), boot, local, Scripted::new(relayed)).await
     }
 
     /// Ends properly and opens again in the same place, with the same deliverers.

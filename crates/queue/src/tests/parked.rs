@@ -161,7 +161,7 @@ async fn a_parking_that_the_journal_did_not_hear_of_and_an_end_that_it_did() {
     let deferred = crate::deferred::Deferred::new(disk, folder.join("deferred"));
     for id in [1, 2] {
         let to = Recipient::new("eve@far.example".parse().unwrap(), Route::Relay);
-        let envelope = Envelope { received: T0, ..Envelope::new(QueueId(id << 20), "ada@example.net".parse().unwrap(), vec![to]) };
+        let envelope = Envelope { received: T0, size: 1, ..Envelope::new(QueueId(id << 20), "ada@example.net".parse().unwrap(), vec![to]) };
         let head = message_head(&envelope, None).unwrap();
         let message = NewMessage { kind: Kind::Message, head, rest: [Bytes::new(), Bytes::from_static(b"x")] };
         drop(journal.append(message, &[]).await.unwrap().unwrap());

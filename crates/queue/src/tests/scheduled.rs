@@ -230,3 +230,17 @@ async fn runs_are_bounded_over_all_destinations() {
     house.until_empty().await;
     assert_eq!(house.relay.count(), most + 50);
 }
+
+#[tokio::test]
+async fn what_grew_old_while_nobody_could_try_is_tried_before_it_is_given_up() {
+    let house = House::new().await;
+    house.relay.then(busy);
+    house.send(&["a@far.example"], "x").await;
+    house.until("it was tried", |h| h.relay.count() == 1 && h.queue.health().runs == 0).await;
+    house.keep().await;
+    house.relay.then(relayed);
+    // The clock jumps past the message's life, or the machine slept.
+    house.pass(30 * 86_400);
+    house.until_empty().await;
+    assert_eq!((house.relay.count(), house.local.count()), (2, 0), "it was returned although it could be delivered");
+}
