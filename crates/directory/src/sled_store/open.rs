@@ -20,6 +20,9 @@ use crate::tables::{Table, stage};
 /// Format of the database: trees, keys and index rows. A newer one is refused.
 const FORMAT: u32 = 1;
 const FORMAT_KEY: &[u8] = b"format";
+/// A file beside the database with its format: written once a database was finished, so that one which has lost its contents is told from
+/// one that never had any, whatever sled makes of it.
+const MARKER: &str = "format";
 /// Row of `Meta` that counts commits.
 pub(super) const REVISION: &[u8] = b"revision";
 /// Databases up to this size are read through once at opening.
@@ -75,9 +78,15 @@ enum Trouble {
 pub(super) fn open(path: &Path, options: &SledOptions) -> Result<Opened> {
     let export = options.export.clone().unwrap_or_else(|| path.with_file_name(export::FILE_NAME));
     let was_there = fs::metadata(path.join("db")).is_ok_and(|m| m.len() > 0);
+    let finished = marker(path)?;
     let damage = match attempt(path, options) {
-        Ok(forest) => match sound(&forest, &export, was_there)? {
-            Soundness::Sound => return Ok(Opened { forest, rebuilt: None }),
+        Ok(forest) => match sound(&forest, &export, was_there, finished)? {
+            Soundness::Sound => {
+                if !finished {
+                    mark(path).map_err(|e| unavailable(path, &e))?;
+                }
+                return Ok(Opened { forest, rebuilt: None });
+            }
             Soundness::New => return finish(forest, path, &export, "was missing and".into()),
             Soundness::Damaged(why) => why,
         },
@@ -101,11 +110,12 @@ enum Soundness {
 
 /// sled takes a log that ends early for one that was cut by a crash, and a wholly unreadable one for an empty one. The format key,
 /// written last at creation, and the export's revision, never ahead of the disk, tell those cases apart.
-fn sound(forest: &Forest, export: &Path, was_there: bool) -> Result<Soundness> {
+fn sound(forest: &Forest, export: &Path, was_there: bool, finished: bool) -> Result<Soundness> {
     let exported = exported_revision(export).map_err(|e| unavailable(export, &e))?;
     if format(forest)?.is_none() {
-        // Without an export nothing was ever finished here: a first start that was cut short.
+        // Without a marker and without an export nothing was ever finished here: a first start that was cut short.
         return Ok(match exported {
+            _ if finished => Soundness::Damaged("it has lost its contents".into()),
             Some(_) if was_there => Soundness::Damaged("it has lost its contents".into()),
             _ => Soundness::New,
         });
@@ -141,8 +151,28 @@ fn finish(forest: Forest, path: &Path, export: &Path, cause: String) -> Result<O
     }
     forest.db.insert(FORMAT_KEY, FORMAT.to_string().as_bytes()).map_err(write_error)?;
     forest.flush().map_err(write_error)?;
-    sync_all(path).map_err(|e| unavailable(path, &e))?;
+    mark(path).and_then(|()| sync_all(path)).map_err(|e| unavailable(path, &e))?;
     Ok(Opened { forest, rebuilt })
+}
+
+/// Whether a database was finished here. A newer program's is not touched: not even opened.
+fn marker(path: &Path) -> Result<bool> {
+    let text = match fs::read_to_string(path.join(MARKER)) {
+        Ok(text) => text,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidData) => String::new(),
+        Err(e) => return Err(unavailable(path, &e)),
+    };
+    match text.trim().parse() {
+        Ok(found) if found > FORMAT => Err(DirectoryError::Newer { found, known: FORMAT }),
+        // One that a power cut emptied says as much: it was begun after the database was whole.
+        _ => Ok(path.join(MARKER).exists()),
+    }
+}
+
+fn mark(path: &Path) -> io::Result<()> {
+    let mut file = crate::durable::Replacement::begin(&path.join(MARKER), 0o600)?;
+    io::Write::write_all(&mut file, format!("{FORMAT}\n").as_bytes())?;
+    file.commit()
 }
 
 /// Moves the damaged folder away; only when there is something to rebuild it from.

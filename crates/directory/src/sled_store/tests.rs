@@ -194,3 +194,21 @@ async fn a_damaged_record_names_itself() {
     assert!(matches!(error, DirectoryError::Damaged { .. }) && error.to_string().contains("users/example.org\\x00eve"), "{error}");
     directory.apply(vec![Change::PutAlias(alias_record("x@example.org", &["bob@example.org"]))]).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_database_that_lost_its_contents_is_never_taken_for_a_new_one() {
+    let (folder, path) = filled().await;
+    fs::remove_file(folder.path().join("directory-export.toml")).unwrap();
+    let db = path.join("db");
+    let len = usize::try_from(fs::metadata(&db).unwrap().len()).unwrap();
+    for content in [vec![0x5a; len], vec![0; len], Vec::new()] {
+        fs::write(&db, &content).unwrap();
+        let error = SledDirectory::open(&path).err().unwrap();
+        assert!(matches!(&error, DirectoryError::Damaged { .. }), "{error}");
+    }
+    fs::write(path.join("format"), "2\n").unwrap();
+    assert!(matches!(SledDirectory::open(&path).err().unwrap(), DirectoryError::Newer { found: 2, known: 1 }));
+    // Away with the folder, and it is a new one.
+    fs::remove_dir_all(&path).unwrap();
+    assert!(SledDirectory::open(&path).unwrap().users(None, None, 10).await.unwrap().is_empty());
+}
