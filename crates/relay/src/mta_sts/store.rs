@@ -11,6 +11,23 @@ use super::StsPolicy;
 /// Largest file read back.
 const MAX_FILE: u64 = 256 * 1024;
 
+/// Format of the files that this program writes, and the newest it reads.
+const FORMAT: u32 = 1;
+
+/// A file: its format, and the policy.
+#[derive(Debug, Serialize, Deserialize)]
+struct File<K> {
+    /// Those of before the first release name none.
+    #[serde(default = "first")]
+    format: u32,
+    #[serde(flatten)]
+    kept: K,
+}
+
+fn first() -> u32 {
+    1
+}
+
 /// A policy with what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Kept {
@@ -44,21 +61,27 @@ impl Store {
         self.folder.join(format!("{domain}.json"))
     }
 
-    /// What was kept for a domain; damaged files count as none.
+    /// What was kept for a domain. Damaged files count as none, and so do those of a newer program, which is said: the policy is asked for
+    /// again.
     pub(super) async fn load(&self, domain: &Domain) -> Option<Kept> {
         let path = self.path(domain);
         let read = move || {
-            let file = std::fs::File::open(path).ok()?;
+            let file = std::fs::File::open(&path).ok()?;
             let mut text = Vec::new();
             std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_FILE), &mut text).ok()?;
-            serde_json::from_slice(&text).ok()
+            let newer = serde_json::from_slice::<File<serde::de::IgnoredAny>>(&text).ok().filter(|file| file.format > FORMAT);
+            if let Some(newer) = newer {
+                tracing::warn!(file = %path.display(), format = newer.format, "an MTA-STS policy was kept by a newer version of this program; it is fetched again");
+                return None;
+            }
+            serde_json::from_slice::<File<Kept>>(&text).ok().map(|file| file.kept)
         };
         tokio::task::spawn_blocking(read).await.ok().flatten()
     }
 
     /// Keeps a policy. A failure costs only another fetch after a restart, so it is logged and no more.
     pub(super) async fn save(&self, domain: &Domain, kept: &Kept) {
-        let (folder, path, text) = (self.folder.clone(), self.path(domain), serde_json::to_vec_pretty(kept));
+        let (folder, path, text) = (self.folder.clone(), self.path(domain), serde_json::to_vec_pretty(&File { format: FORMAT, kept }));
         let write = move || -> std::io::Result<()> {
             std::fs::create_dir_all(&folder)?;
             let fresh = path.with_extension("tmp");
@@ -86,8 +109,14 @@ mod tests {
         let kept = Kept { id: "1".into(), fetched: 1000, policy: Arc::new(policy) };
         store.save(&domain, &kept).await;
         assert_eq!(store.load(&domain).await, Some(kept.clone()));
-        assert!(kept.is_fresh(1099) && !kept.is_fresh(1100) && !Kept { fetched: 1_000_000, ..kept }.is_fresh(5));
-        std::fs::write(folder.path().join("mta-sts/example.test.json"), "{").unwrap();
-        assert_eq!(store.load(&domain).await, None);
+        assert!(kept.is_fresh(1099) && !kept.is_fresh(1100) && !Kept { fetched: 1_000_000, ..kept.clone() }.is_fresh(5));
+        let file = folder.path().join("mta-sts/example.test.json");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("\"format\": 1,", "")).unwrap();
+        assert_eq!(store.load(&domain).await, Some(kept.clone()), "as it was before formats had numbers");
+        for other in [text.replace("\"format\": 1,", "\"format\": 2,"), "{".into()] {
+            std::fs::write(&file, other).unwrap();
+            assert_eq!(store.load(&domain).await, None);
+        }
     }
 }

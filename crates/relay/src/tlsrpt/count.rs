@@ -18,6 +18,8 @@ const MAX_POLICIES: usize = 8;
 const MAX_FAILURES: usize = 100;
 /// Largest file read back.
 const MAX_FILE: u64 = 256 << 20;
+/// Format of the files that this program writes, and the newest it reads.
+const FORMAT: u32 = 1;
 
 /// One session's result.
 #[derive(Debug, Clone)]
@@ -50,6 +52,11 @@ struct State {
 /// `2026-11-24`.
 pub fn day_name(date: Date) -> String {
     format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())
+}
+
+#[derive(Deserialize)]
+struct OnlyVersion {
+    version: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -128,14 +135,24 @@ impl Counter {
         std::fs::create_dir_all(&self.folder)?;
         let path = self.folder.join(format!("{name}.json"));
         let fresh = path.with_extension("tmp");
-        std::fs::write(&fresh, serde_json::to_vec(&File { version: 1, domains })?)?;
+        std::fs::write(&fresh, serde_json::to_vec(&File { version: FORMAT, domains })?)?;
         std::fs::rename(fresh, path)
     }
 
     fn read(&self, name: &str) -> Option<Day> {
         let file = std::fs::File::open(self.folder.join(format!("{name}.json"))).ok()?;
-        let file: File = serde_json::from_reader(std::io::Read::take(file, MAX_FILE)).ok()?;
-        Some(file.domains)
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_FILE), &mut text).ok()?;
+        let OnlyVersion { version } = serde_json::from_slice(&text).ok()?;
+        if version > FORMAT {
+            tracing::warn!(
+                day = name,
+                version,
+                "TLS sessions were counted by a newer version of this program; those counts are passed over"
+            );
+            return None;
+        }
+        Some(serde_json::from_slice::<File>(&text).ok()?.domains)
     }
 
     /// Days before `today` that wait to be reported, oldest first. Blocks.
@@ -211,6 +228,8 @@ mod tests {
         counter.keep("2026-11-24", Day::new()).unwrap();
         assert!(counter.finished_days(datetime!(2026-11-25 0:00 UTC).date()).unwrap().is_empty());
         assert!(counter.day("2026-11-25").unwrap().contains_key("b.test"));
+        std::fs::write(folder.path().join("tlsrpt/2026-11-20.json"), r#"{"version":2,"domains":["not", "as", "before"]}"#).unwrap();
+        assert!(counter.day("2026-11-20").is_none());
     }
 
     #[test]
