@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pillarbox_smtp::replies;
 use pillarbox_smtp::server::Role;
@@ -20,10 +20,13 @@ use crate::stream::Stream;
 const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Wait after a failed accept: the usual cause is that descriptors are gone, and only time brings them back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often such a failure is logged.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// Serves one listener until shut-down. Sessions are tracked by `sessions`, so that the daemon can wait for them.
 pub async fn serve(ingest: Arc<Ingest>, listener: Listener, role: Role, sessions: TaskTracker) {
     let address = listener.address();
+    let mut told: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -36,7 +39,11 @@ pub async fn serve(ingest: Arc<Ingest>, listener: Listener, role: Role, sessions
             }
             Err(error) => {
                 metrics::counter!("pillarbox_ingest_accept_errors_total").increment(1);
-                tracing::warn!(%address, %error, "a connection could not be accepted");
+                // Ten lines a second would fill the disk on top of it.
+                if told.is_none_or(|at| at.elapsed() >= TOLD_AGAIN) {
+                    tracing::warn!(%address, %error, "connections cannot be accepted at the moment; they wait");
+                    told = Some(Instant::now());
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -298,10 +298,7 @@ fn envelope(origin: &Origin, draft: &mut Draft, body: &Body, now: u64, changes: 
 
 pub(crate) fn body_error(error: &std::io::Error) -> Reply {
     tracing::error!(%error, "a message body could not be written");
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => replies::disk_full(),
-        _ => replies::try_later(),
-    }
+    if pillarbox_queue::is_full(error) { replies::disk_full() } else { replies::try_later() }
 }
 
 pub(crate) fn now_millis() -> u64 {

@@ -76,6 +76,11 @@ impl MailboxTransport {
         !self.root.devices().failed()
     }
 
+    /// Whether the mail folder still stands where it did: it may have been unmounted or removed, and is held open all the same.
+    pub fn is_in_place(&self) -> bool {
+        self.root.is_in_place()
+    }
+
     /// The way that an address's mail takes: what its domain says, else what the configuration says for the domain, else for all.
     pub fn way(&self, address: &Mailbox) -> Arc<Way> {
         self.ways.of(&address.domain).unwrap_or_else(|| {

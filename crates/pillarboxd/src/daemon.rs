@@ -40,6 +40,8 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    // A write beyond a limit on the size of files is to fail as on a full disk; without a handler this signal would end the process.
+    let _too_large = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     let config = Arc::new(config);
     let directory = pillarbox_directory::open(&config).await?;
     let srs = Arc::new(Srs::load(directory.as_ref()).await?);

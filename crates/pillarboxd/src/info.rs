@@ -104,6 +104,12 @@ impl DaemonInfo for Running {
         if !self.mailboxes.is_healthy() {
             problems.push("stored mail could not be flushed to the disk; see to it, then restart the daemon".to_owned());
         }
+        if !self.mailboxes.is_in_place() {
+            problems.push(format!(
+                "the mail folder {} is gone or was replaced while the daemon ran; mail waits: put it back (is it mounted?), then restart the daemon",
+                self.config.load().paths.mail.display()
+            ));
+        }
         problems.extend(self.keepers.lock().iter().filter_map(|keeper| keeper.health().err()));
         let now = OffsetDateTime::now_utc();
         for certificate in self.certificates.infos() {

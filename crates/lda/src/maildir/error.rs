@@ -60,7 +60,7 @@ impl StoreError {
             }
             Self::Body(_) => Reply::new(451, EnhancedCode(4, 3, 0), "The queued message cannot be read at the moment"),
             Self::Io { .. } => match self.raw() {
-                Some(Errno::NOSPC) => Reply::new(452, EnhancedCode(4, 3, 1), "The disk that holds the mailbox is full"),
+                Some(Errno::NOSPC | Errno::FBIG) => Reply::new(452, EnhancedCode(4, 3, 1), "The disk that holds the mailbox is full"),
                 Some(Errno::DQUOT) => Reply::new(452, EnhancedCode(4, 2, 2), "The mailbox has used up its share of the disk"),
                 Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
                     Reply::new(451, EnhancedCode(4, 3, 0), "The mailbox folder cannot be written at the moment (permission denied)")

@@ -98,6 +98,14 @@ impl MailRoot {
         &self.path
     }
 
+    /// Whether the path still leads to the folder that is held open.
+    pub fn is_in_place(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let held = fstat(&self.fd).map(|stat| (stat.st_dev, stat.st_ino));
+        let there = std::fs::metadata(&self.path).map(|meta| (meta.dev(), meta.ino()));
+        matches!((held, there), (Ok(held), Ok(there)) if held == there)
+    }
+
     /// The file systems mail was stored on.
     pub fn devices(&self) -> &Devices {
         &self.devices

@@ -34,7 +34,15 @@ pub(crate) async fn run(session: &Session, what: Option<&str>) -> Result<(), Fai
     if wants("system") {
         probes.extend(system::probes(&config));
     }
-    let api = session.api_of(&config).await?;
+    let api = match session.api_of(&config).await {
+        Ok(api) => api,
+        // The rest of the checks asks the directory; what was found so far and this are what counts now.
+        Err(failure) if wants("system") => {
+            probes.push(system::directory(&config, &failure));
+            return print(session.out, &probes);
+        }
+        Err(failure) => return Err(failure),
+    };
     if wants("system") {
         probes.extend(system::daemon(&api).await?);
         if !api.is_daemon() {

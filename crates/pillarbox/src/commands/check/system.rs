@@ -7,7 +7,7 @@ use pillarbox_config::Config;
 use pillarbox_control::Client;
 use pillarbox_control::api::{Probe, StatusInfo};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, UNAVAILABLE};
 use crate::out::size;
 
 /// What this process can see by itself.
@@ -19,6 +19,26 @@ pub(super) fn probes(config: &Config) -> Vec<Probe> {
     probes.extend(owners(config));
     probes.extend(secrets(config));
     probes
+}
+
+/// A directory that cannot be opened, and the way back.
+pub(super) fn directory(config: &Config, failure: &Failure) -> Probe {
+    let state = &config.paths.state;
+    let export = state.join(pillarbox_directory::export::FILE_NAME);
+    let fix = match (failure.code, config.directory.backend.as_str()) {
+        (UNAVAILABLE, _) => "wait until the other process has ended, or see `systemctl status pillarbox`".to_owned(),
+        (_, "sled") if export.exists() => format!(
+            "see to the disk and the folder's owner; if the database is beyond repair, move {} away: the next start rebuilds it from {}",
+            state.join("directory.sled").display(),
+            export.display()
+        ),
+        (_, "sled") => format!(
+            "move {} away, then `pillarbox apply FILE` with an export you kept, or `pillarbox restore FILE` with a backup; then start the daemon",
+            state.join("directory.sled").display()
+        ),
+        _ => "see to the database that directory.url names".to_owned(),
+    };
+    Probe::fail("directory", failure.to_string(), fix)
 }
 
 /// What the daemon says.
