@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 
+use crate::disk::SmallDisk;
 use crate::wait::PATIENCE;
 use log::Log;
 
@@ -27,16 +28,27 @@ pub use programs::{binary, have_binaries};
 pub struct DaemonBuilder {
     config: toml::Table,
     environment: Vec<(String, String)>,
+    disks: Vec<(String, Mount)>,
+    archive: Option<PathBuf>,
     dovecot: bool,
     throw_log_away: bool,
 }
+
+type Mount = Box<dyn Fn(&Path) -> std::io::Result<SmallDisk> + Send>;
 
 /// User and group that own the mail where tests run as root: Debian's `nobody` and `nogroup`.
 pub const NOBODY: u32 = 65534;
 
 impl Default for DaemonBuilder {
     fn default() -> Self {
-        let mut builder = Self { config: toml::Table::new(), environment: Vec::new(), dovecot: false, throw_log_away: false };
+        let mut builder = Self {
+            config: toml::Table::new(),
+            environment: Vec::new(),
+            disks: Vec::new(),
+            archive: None,
+            dovecot: false,
+            throw_log_away: false,
+        };
         for service in ["smtp", "submission", "submissions"] {
             builder = builder.set(&format!("listen.{service}"), vec!["127.0.0.1:0".to_owned()]);
         }
@@ -87,6 +99,24 @@ impl DaemonBuilder {
         self
     }
 
+    /// Puts a folder (`state` or `mail`) on a file system of its own, of so many KiB. See [`crate::disk::may_mount`].
+    pub fn small_disk(mut self, folder: &str, kib: u64) -> Self {
+        self.disks.push((folder.to_owned(), Box::new(move |at| SmallDisk::mount(at, kib))));
+        self
+    }
+
+    /// The same with an ext4 of so many MiB, which [`SmallDisk::breaks`] breaks. See [`crate::disk::may_mount_ext4`].
+    pub fn ext4(mut self, folder: &str, mib: u64) -> Self {
+        self.disks.push((folder.to_owned(), Box::new(move |at| SmallDisk::ext4(at, mib))));
+        self
+    }
+
+    /// Begins with the `state/` and `mail/` of this archive (`.tar.gz`) in place of empty ones.
+    pub fn unpack(mut self, archive: &Path) -> Self {
+        self.archive = Some(archive.to_owned());
+        self
+    }
+
     /// Reads the daemon's log and keeps none of it, on a thread of its own: for measuring, where nobody looks and the reader must cost nothing.
     /// What waits for events or log lines waits in vain then.
     pub fn log_thrown_away(mut self) -> Self {
@@ -98,9 +128,14 @@ impl DaemonBuilder {
     pub async fn start(self) -> Daemon {
         let home = crate::folder();
         let at = |name: &str| home.path().join(name);
-        for name in ["state", "mail", "run"] {
-            std::fs::create_dir(at(name)).unwrap();
+        if let Some(archive) = &self.archive {
+            let done = std::process::Command::new("tar").arg("-xzf").arg(archive).args(["--no-same-owner", "-C"]).arg(home.path()).status();
+            assert!(done.is_ok_and(|status| status.success()), "{} cannot be unpacked", archive.display());
         }
+        for name in ["state", "mail", "run"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        let disks: BTreeMap<String, SmallDisk> = self.disks.iter().map(|(name, mount)| (name.clone(), mount(&at(name)).unwrap())).collect();
         if self.dovecot && rustix::process::geteuid().is_root() {
             give_to_nobody(home.path()).unwrap();
         }
@@ -121,6 +156,7 @@ impl DaemonBuilder {
         let config = at("pillarbox.toml");
         std::fs::write(&config, toml::to_string(&this.config).unwrap()).unwrap();
         let mut daemon = Daemon {
+            disks,
             home: Arc::new(home),
             config_path: config,
             config: this.config,
@@ -149,6 +185,8 @@ fn give_to_nobody(home: &Path) -> std::io::Result<()> {
 
 /// The daemon. It is killed and its folder removed when dropped.
 pub struct Daemon {
+    /// Unmounted before the folder goes.
+    disks: BTreeMap<String, SmallDisk>,
     home: Arc<TempDir>,
     config_path: PathBuf,
     config: toml::Table,
@@ -179,6 +217,11 @@ impl Daemon {
     /// The scripted name server that it asks; it knows `client.test` at first. Panics when the test brought its own.
     pub fn dns(&self) -> &crate::DnsServer {
         self.dns.as_ref().unwrap_or_else(|| panic!("this daemon asks a name server that the test set"))
+    }
+
+    /// The file system that [`DaemonBuilder::small_disk`] put under a folder.
+    pub fn disk(&self, folder: &str) -> &SmallDisk {
+        self.disks.get(folder).unwrap_or_else(|| panic!("{folder} has no disk of its own"))
     }
 
     /// The configuration file.
@@ -219,20 +262,35 @@ impl Daemon {
         std::fs::write(&self.config_path, toml::to_string(&self.config).unwrap()).unwrap();
     }
 
-    async fn spawn(&mut self) {
-        let notify_path = self.home().join("run/notify.sock");
-        let _ = std::fs::remove_file(&notify_path);
-        let notify = UnixDatagram::bind(&notify_path).unwrap();
+    /// Starts it where it cannot: how it ended, and what it wrote meanwhile.
+    pub async fn fails_to_start(&mut self) -> (ExitStatus, Vec<String>) {
+        assert!(self.child.is_none(), "the daemon is still running");
+        let mut command = self.command();
+        let output = tokio::time::timeout(PATIENCE, command.output()).await;
+        let output = output.unwrap_or_else(|_| panic!("the daemon neither started nor ended")).unwrap();
+        let lines = String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect();
+        (output.status, lines)
+    }
+
+    fn command(&self) -> Command {
         let mut command = Command::new(binary("pillarboxd"));
         command
             .arg("--config")
             .arg(&self.config_path)
-            .env("NOTIFY_SOCKET", &notify_path)
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        command
+    }
+
+    async fn spawn(&mut self) {
+        let notify_path = self.home().join("run/notify.sock");
+        let _ = std::fs::remove_file(&notify_path);
+        let notify = UnixDatagram::bind(&notify_path).unwrap();
+        let mut command = self.command();
+        command.env("NOTIFY_SOCKET", &notify_path);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start pillarboxd: {e}"));
         if let Some(stderr) = child.stderr.take() {
             if self.throw_log_away {
