@@ -11,7 +11,7 @@ mod refusals;
 mod reports;
 mod schedule;
 mod sessions;
-mod sts;
+pub(crate) mod sts;
 mod to_postfix;
 mod wishes;
 

@@ -13,14 +13,14 @@ use tokio_rustls::TlsAcceptor;
 use super::{count, friendly_dns, send, settings, with_alice};
 
 /// An HTTPS server that gives one policy to whoever asks for it.
-struct PolicyHost {
-    port: u16,
+pub(crate) struct PolicyHost {
+    pub(crate) port: u16,
     asked: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
 impl PolicyHost {
-    async fn start(issued: &Issued, policy: String) -> Self {
+    pub(crate) async fn start(issued: &Issued, policy: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (asked, acceptor) = (Arc::new(AtomicUsize::new(0)), TlsAcceptor::from(issued.server_config()));
