@@ -8,7 +8,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::path::{HostPolicy, NoPath, Path};
 use crate::replies;
-use crate::session::{Dial, Endpoint, open};
+use crate::session::{Dial, open};
 use crate::shared::Shared;
 
 /// What one address of a next hop said.
@@ -95,10 +95,7 @@ pub(crate) async fn check(shared: &Shared, destination: &Destination) -> Vec<Hos
             checks.push(refused(&host.name, demand.policy.name(), trouble.clone()));
         }
         for endpoint in endpoints {
-            let (label, source) = match &endpoint {
-                Endpoint::Tcp(at) => (format!("{}[{}]:{}", host.name, at.ip(), at.port()), shared.source_for(at.ip())),
-                Endpoint::Unix(path) => (format!("unix:{}", path.display()), None),
-            };
+            let (label, source) = (endpoint.label(&host.name), shared.source_for(&endpoint));
             let credentials = match path.credentials().await {
                 Ok(credentials) => credentials,
                 Err(reply) => {

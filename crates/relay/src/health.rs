@@ -125,6 +125,7 @@ pub(crate) fn health(shared: &Shared) -> RelayHealth {
 mod tests {
     use super::*;
     use crate::Timeouts;
+    use crate::session::Endpoint;
     use crate::testing::{FakeDns, config};
 
     #[tokio::test]
@@ -154,7 +155,7 @@ mod tests {
         let shared = Shared::new(&config, Timeouts::default(), None).unwrap();
         probe(&shared).await;
         assert_eq!(*shared.ipv6.read(), Ipv6::NoPtr { address: "2001:db8::5".parse().unwrap() });
-        assert_eq!(shared.source_for("203.0.113.1".parse().unwrap()), Some("192.0.2.5".parse().unwrap()));
+        assert_eq!(shared.source_for(&Endpoint::Tcp("203.0.113.1:25".parse().unwrap())), Some("192.0.2.5".parse().unwrap()));
         // Our name's address counts as ours, though no interface has it (a router in front of us does).
         assert!(shared.ourselves.is_our_socket("198.51.100.9".parse().unwrap(), 25));
     }

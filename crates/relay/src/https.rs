@@ -2,7 +2,7 @@
 //!
 //! Certificates are verified, redirects are not followed, addresses come from our own resolver and never from denied networks.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::dns::hosts::is_denied;
 use crate::dns::{Resolver, interleave};
+use crate::reach;
+use crate::session::io_reason;
 use crate::tls::{TlsClients, result_type, server_name};
 
 /// The whole exchange takes no longer (RFC 8461 §3.3 suggests a minute).
@@ -87,15 +89,17 @@ async fn exchange(means: &Means<'_>, ask: Ask<'_>) -> Result<Told, HttpsError> {
     let v4 = v4.records().map(|o| o.records.clone()).unwrap_or_default();
     let v6 = v6.records().map(|o| o.records.clone()).unwrap_or_default();
     let addresses = interleave(&v4, &v6, true).into_iter().filter(|&ip| !is_denied(means.deny, ip)).take(ADDRESSES);
-    let mut last = HttpsError::NoAddress(ask.host.to_owned());
-    for ip in addresses {
-        match timeout(CONNECT, TcpStream::connect(SocketAddr::new(ip, ask.port))).await {
-            Ok(Ok(stream)) => return speak(means, ask, stream).await,
-            Ok(Err(e)) => last = HttpsError::Failed(format!("{ip}: {e}")),
-            Err(_) => last = HttpsError::Failed(format!("{ip}: no answer in time")),
+    let addresses: Vec<IpAddr> = addresses.collect();
+    let attempts = addresses.iter().map(|&ip| reach::tcp(SocketAddr::new(ip, ask.port), None, CONNECT));
+    let mut reached = reach::first(attempts.collect(), reach::HEAD_START).await;
+    match (reached.first, reached.failed.pop()) {
+        (Some((_, stream)), _) => speak(means, ask, stream).await,
+        (None, Some((n, error))) => {
+            let ip = addresses.get(n).map(IpAddr::to_string).unwrap_or_default();
+            Err(HttpsError::Failed(format!("{ip}: {}", io_reason(&error))))
         }
+        (None, None) => Err(HttpsError::NoAddress(ask.host.to_owned())),
     }
-    Err(last)
 }
 
 async fn speak(means: &Means<'_>, ask: Ask<'_>, stream: TcpStream) -> Result<Told, HttpsError> {

@@ -14,6 +14,7 @@ pub mod mta_sts;
 mod ourselves;
 mod path;
 mod plan;
+mod reach;
 mod relay;
 mod replies;
 pub mod route;

@@ -9,11 +9,13 @@ use pillarbox_smtp::Reply;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use crate::dns::hosts::MailHost;
 use crate::path::{Demand, HostPolicy, MAX_ADDRESSES, NoPath, Path};
 use crate::plan::{self, Work};
+use crate::reach;
 use crate::replies;
 use crate::route::NextHop;
-use crate::session::{Dial, Endpoint, Fate, Job, Session, TlsTrouble, open};
+use crate::session::{Dial, Endpoint, Fate, Job, Refusal, Session, Stream, TlsTrouble, open_on};
 use crate::shared::Shared;
 use crate::tls::Policy;
 use crate::tlsrpt::SessionResult;
@@ -163,7 +165,10 @@ impl Run {
         let started = Instant::now();
         let mut last: Option<Reply> = None;
         let mut tried = 0;
-        for host in &path.hosts {
+        // Hosts that gave no connection lately come last, or each message would wait for them again.
+        let mut hosts: Vec<(Vec<Endpoint>, &MailHost)> = path.hosts.iter().map(|host| (path.endpoints(&shared, host), host)).collect();
+        hosts.sort_by_key(|(endpoints, _)| !endpoints.is_empty() && endpoints.iter().all(|endpoint| shared.was_unreachable(endpoint)));
+        for (mut endpoints, host) in hosts {
             if host.addresses.is_empty()
                 && let Some(trouble) = &host.trouble
             {
@@ -182,25 +187,17 @@ impl Run {
             if lenient && path.is_mx() {
                 demand.policy = Policy::Opportunistic;
             }
-            let mut endpoints = path.endpoints(&shared, host);
             endpoints.sort_by_key(|endpoint| shared.was_unreachable(endpoint));
-            for endpoint in endpoints {
-                if tried >= MAX_ADDRESSES || started.elapsed() >= CONNECT_TIME {
-                    break;
-                }
-                let label = label(&host.name, &endpoint);
-                if self.failed.contains(&label) {
-                    continue;
-                }
-                tried += 1;
-                let ip = match &endpoint {
-                    Endpoint::Tcp(address) => Some(address.ip()),
-                    Endpoint::Unix(_) => None,
-                };
+            while started.elapsed() < CONNECT_TIME {
+                endpoints.retain(|endpoint| !self.failed.contains(&endpoint.label(&host.name)));
+                endpoints.truncate(MAX_ADDRESSES - tried);
+                let Some((endpoint, stream)) = self.reach(&host.name, &endpoints, &mut tried, &mut last).await else { break };
+                let label = endpoint.label(&host.name);
+                let ip = endpoint.ip();
                 let dial = Dial {
                     host: &host.name,
+                    source: shared.source_for(&endpoint),
                     endpoint,
-                    source: ip.and_then(|ip| shared.source_for(ip)),
                     policy: &demand.policy,
                     implicit_tls: path.implicit_tls(),
                     lmtp: path.is_lmtp(),
@@ -210,7 +207,7 @@ impl Run {
                     timeouts: shared.timeouts,
                     judge: demand.judge,
                 };
-                match open(&dial).await {
+                match open_on(&dial, stream).await {
                     Ok(session) => {
                         let plain = session.security.tls.is_empty() && session.security.would_fail.is_none();
                         let plain = plain.then(|| TlsTrouble { result: "starttls-not-supported", detail: "no STARTTLS offered".into() });
@@ -220,16 +217,10 @@ impl Run {
                         return Ok(session);
                     }
                     Err(refusal) => {
-                        tracing::debug!(host = %label, reply = %refusal.reply, "a host gave no session");
-                        metrics::counter!("pillarbox_relay_connections_total", "result" => "failed").increment(1);
-                        if refusal.unreachable {
-                            ip.into_iter().for_each(|ip| shared.note_unreachable(ip));
-                        }
                         if refusal.tls.is_some() {
-                            count(&shared, &demand, &host.name, ip, refusal.tls);
+                            count(&shared, &demand, &host.name, ip, refusal.tls.clone());
                         }
-                        self.failed.insert(label);
-                        last = Some(refusal.reply);
+                        last = Some(self.gave_none(label, refusal));
                     }
                 }
             }
@@ -239,6 +230,41 @@ impl Run {
             Some(reply) => NoSession::Down(reply),
             None => NoSession::Tried,
         })
+    }
+
+    /// A connection to one of a host's addresses: to the first that answers, each with a head start over the next.
+    async fn reach(
+        &mut self,
+        host: &str,
+        endpoints: &[Endpoint],
+        tried: &mut usize,
+        last: &mut Option<Reply>,
+    ) -> Option<(Endpoint, Stream)> {
+        let shared = self.shared.clone();
+        let attempts = endpoints.iter().map(|endpoint| endpoint.connect(shared.source_for(endpoint), shared.timeouts.connect));
+        let reached = reach::first(attempts.collect(), reach::HEAD_START).await;
+        let at = |n: usize| endpoints.get(n);
+        for (n, error) in reached.failed {
+            let Some(endpoint) = at(n) else { continue };
+            *tried += 1;
+            shared.note_unreachable(endpoint);
+            let label = endpoint.label(host);
+            let refusal = Refusal::unreachable(&label, &error);
+            *last = Some(self.gave_none(label, refusal));
+        }
+        // They may do better than what answered; they come after it from now on, and were not found wanting.
+        reached.slow.into_iter().filter_map(at).for_each(|endpoint| shared.note_unreachable(endpoint));
+        let (n, stream) = reached.first?;
+        *tried += 1;
+        Some((at(n)?.clone(), stream))
+    }
+
+    /// Takes note of an address that gave no session, and answers why.
+    fn gave_none(&mut self, label: String, refusal: Refusal) -> Reply {
+        tracing::debug!(host = %label, reply = %refusal.reply, "a host gave no session");
+        metrics::counter!("pillarbox_relay_connections_total", "result" => "failed").increment(1);
+        self.failed.insert(label);
+        refusal.reply
     }
 }
 
@@ -252,13 +278,6 @@ fn count(shared: &Shared, demand: &Demand, host: &str, address: Option<IpAddr>, 
     let (Some(counter), Some(policy)) = (&shared.counter, demand.info.clone()) else { return };
     let failure = failure.map(|trouble| (trouble.result, trouble.detail));
     counter.record(OffsetDateTime::now_utc(), &SessionResult { policy, host, address, failure });
-}
-
-fn label(host: &str, endpoint: &Endpoint) -> String {
-    match endpoint {
-        Endpoint::Tcp(address) => format!("{host}[{}]:{}", address.ip(), address.port()),
-        Endpoint::Unix(path) => format!("unix:{}", path.display()),
-    }
 }
 
 fn hop_name(hop: &NextHop) -> String {

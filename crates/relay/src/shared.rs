@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) sts: Option<Arc<PolicyCache>>,
     /// Counts for TLS reports; `None`: nobody gets any.
     pub(crate) counter: Option<Arc<Counter>>,
-    /// Addresses that gave no connection lately, and when.
+    /// Addresses that gave no connection lately, or were overtaken, and when.
     unreachable: quick_cache::sync::Cache<IpAddr, Instant>,
     /// Whether our IPv6 address is one that others will take mail from.
     pub(crate) ipv6: Arc<RwLock<Ipv6>>,
@@ -81,23 +81,23 @@ impl Shared {
         Means { resolver: &self.resolver, tls: &self.tls, deny: &self.config.deny_networks }
     }
 
-    /// Our configured address for a family.
-    pub(crate) fn source_for(&self, address: IpAddr) -> Option<IpAddr> {
+    /// Our configured address for an endpoint's family.
+    pub(crate) fn source_for(&self, endpoint: &Endpoint) -> Option<IpAddr> {
+        let address = endpoint.ip()?;
         self.config.source_addresses.iter().copied().find(|source| source.is_ipv4() == address.is_ipv4())
     }
 
     /// Whether an address gave no connection lately: it is tried after the others, so that a dead one costs its time once.
     pub(crate) fn was_unreachable(&self, endpoint: &Endpoint) -> bool {
-        let Endpoint::Tcp(address) = endpoint else { return false };
-        self.unreachable.get(&address.ip()).is_some_and(|at| at.elapsed() < UNREACHABLE_FOR)
+        endpoint.ip().and_then(|ip| self.unreachable.get(&ip)).is_some_and(|at| at.elapsed() < UNREACHABLE_FOR)
     }
 
-    /// Remembers that an address gave no connection.
-    pub(crate) fn note_unreachable(&self, address: IpAddr) {
-        self.unreachable.insert(address, Instant::now());
+    /// Remembers that an address gave no connection, or not in time.
+    pub(crate) fn note_unreachable(&self, endpoint: &Endpoint) {
+        endpoint.ip().into_iter().for_each(|address| self.unreachable.insert(address, Instant::now()));
     }
 
-    /// IPv6 comes first unless others would refuse it for want of a PTR record.
+    /// IPv6 comes first unless others would refuse it for want of a PTR record; then it serves hosts that have nothing else.
     pub(crate) fn prefers_v6(&self) -> bool {
         !matches!(*self.ipv6.read(), Ipv6::NoPtr { .. })
     }

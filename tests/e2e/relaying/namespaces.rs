@@ -92,13 +92,17 @@ async fn three_hosts_on_port_25() {
     let Some(second) = second else { return };
     net.enter("a");
     let dns = DnsServer::start().await;
-    dns.mx("friend.test", 10, "mx1.friend.test").address_of("mx1.friend.test", "10.77.1.2");
+    dns.mx("friend.test", 10, "mx1.friend.test").address_of("mx1.friend.test", "10.77.1.2").address_of("mx1.friend.test", "fd77:1::2");
     dns.mx("friend.test", 20, "mx2.friend.test").address_of("mx2.friend.test", "10.77.2.2");
     dns.mx("six.test", 10, "six.friend.test").address_of("six.friend.test", "fd77:1::2");
     let settings = Daemon::builder().dns(dns.address()).set("relay.deny_networks", Vec::<String>::new());
     let settings = settings.set("relay.connect_timeout", "2s").set("queue.retry", vec!["1s"]);
+    // An address without a PTR record, for which others would refuse our mail: IPv6 is for hosts alone that have nothing else.
+    let settings = settings.set("relay.source_addresses", vec!["fd77:1::1".to_owned()]);
     // No port is named: it is 25.
     let daemon = with_alice(settings).await;
+    daemon.log_line("our IPv6 address has no matching PTR record").await;
+    assert!(daemon.admin(&["status"]).await.contains("fd77:1::1 has no PTR record"));
 
     send(&daemon, &["carol@friend.test"], "to the best").await;
     let received = first.messages(1).await.remove(0);
@@ -109,6 +113,7 @@ async fn three_hosts_on_port_25() {
     send(&daemon, &["dave@six.test"], "by IPv6").await;
     let received = sixth.messages(1).await.remove(0);
     assert_eq!(received.peer.ip().to_string(), "fd77:1::1");
+    assert_eq!(sixth.connections(), 1);
 
     // The cable is pulled while no connection waits for more: the second host takes over, without an attempt that counts.
     first.idle().await;

@@ -23,7 +23,7 @@ pub const MAX_ADDRESSES: usize = 6;
 pub struct AddressPolicy<'a> {
     /// `relay.deny_networks`.
     pub deny: &'a [IpNet],
-    /// Whether IPv6 may come first.
+    /// Whether IPv6 comes first; otherwise it serves hosts that have nothing else.
     pub prefer_v6: bool,
     /// Who we are.
     pub ourselves: &'a Ourselves,

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Weaves the two families together, IPv6 first where `prefer_v6`. Without `prefer_v6` IPv6 comes last as a whole.
-pub fn interleave(v4: &[Ipv4Addr], v6: &[Ipv6Addr], prefer_v6: bool) -> Vec<IpAddr> {
+/// Weaves the two families together, IPv6 first. Where that is not wanted it serves hosts alone that have nothing else: what others refuse for
+/// want of a PTR record they often refuse for good, so that even a dead IPv4 is better waited for.
+pub fn interleave(v4: &[Ipv4Addr], v6: &[Ipv6Addr], v6_wanted: bool) -> Vec<IpAddr> {
     let v4 = v4.iter().copied().map(IpAddr::V4);
     let v6 = v6.iter().copied().map(IpAddr::V6);
-    if !prefer_v6 {
-        return v4.chain(v6).collect();
+    if !v6_wanted && v4.len() > 0 {
+        return v4.collect();
     }
     let (mut v4, mut v6) = (v4.fuse(), v6.fuse());
     let mut woven = Vec::new();
@@ -31,7 +32,8 @@ mod tests {
         let v6: Vec<Ipv6Addr> = ["2001:db8::1"].map(|a| a.parse().unwrap()).into();
         let text = |list: Vec<IpAddr>| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         assert_eq!(text(interleave(&v4, &v6, true)), "2001:db8::1 192.0.2.1 192.0.2.2 192.0.2.3");
-        assert_eq!(text(interleave(&v4, &v6, false)), "192.0.2.1 192.0.2.2 192.0.2.3 2001:db8::1");
+        assert_eq!(text(interleave(&v4, &v6, false)), "192.0.2.1 192.0.2.2 192.0.2.3");
         assert_eq!(text(interleave(&[], &v6, true)), "2001:db8::1");
+        assert_eq!(text(interleave(&[], &v6, false)), "2001:db8::1");
     }
 }

@@ -6,6 +6,7 @@
 
 mod policy;
 mod store;
+mod turns;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::dns::Answer;
 use crate::https::{Ask, HttpsError, Means, ask};
 pub use policy::{Mode, PolicyError, StsPolicy, record_id};
 use store::{Kept, Store};
+use turns::Turns;
 
 /// RFC 8461 §3.3 suggests that much.
 const MAX_POLICY: usize = 64 * 1024;
@@ -39,6 +41,7 @@ pub struct PolicyCache {
     store: Store,
     memory: quick_cache::sync::Cache<Domain, Kept>,
     failures: quick_cache::sync::Cache<Domain, (Instant, (&'static str, String))>,
+    turns: Turns,
     port: u16,
 }
 
@@ -46,7 +49,7 @@ impl PolicyCache {
     /// Keeps policies in `folder`, which is made when first needed. `port` is 443 but in tests.
     pub fn new(folder: PathBuf, port: u16) -> Self {
         let memory = quick_cache::sync::Cache::new(MEMORY);
-        Self { store: Store::new(folder), memory, failures: quick_cache::sync::Cache::new(MEMORY), port }
+        Self { store: Store::new(folder), memory, failures: quick_cache::sync::Cache::new(MEMORY), turns: Turns::default(), port }
     }
 
     /// The policy for a domain: what is at hand, or a fresh one where the domain announces another.
@@ -54,21 +57,19 @@ impl PolicyCache {
         if domain.ip().is_some() {
             return Found { policy: None, trouble: None };
         }
-        let kept = self.kept(domain).await;
         let records = means.resolver.txt(&format!("_mta-sts.{domain}")).await;
         let announced = match &records {
             Answer::Secure(records) | Answer::Insecure(records) => record_id(records),
             _ => None,
         };
-        let at_hand = |trouble| Found { policy: kept.as_ref().map(|kept| kept.policy.clone()).filter(|p| p.mode != Mode::None), trouble };
-        let Some(id) = announced else { return at_hand(None) };
-        if kept.as_ref().is_some_and(|kept| kept.id == id) {
-            return at_hand(None);
+        let Some(id) = announced else { return Found { policy: in_force(self.kept(domain).await), trouble: None } };
+        if let Some(found) = self.known(domain, &id).await {
+            return found;
         }
-        if let Some((at, trouble)) = self.failures.get(domain)
-            && at.elapsed() < FETCH_PAUSE
-        {
-            return at_hand(Some(trouble));
+        let _turn = self.turns.take(domain).await;
+        // Another delivery may have fetched it meanwhile, or tried to.
+        if let Some(found) = self.known(domain, &id).await {
+            return found;
         }
         match self.fetch(means, domain).await {
             Ok(policy) => {
@@ -76,14 +77,24 @@ impl PolicyCache {
                 self.failures.remove(domain);
                 self.memory.insert(domain.clone(), kept.clone());
                 self.store.save(domain, &kept).await;
-                Found { policy: Some(kept.policy).filter(|p| p.mode != Mode::None), trouble: None }
+                Found { policy: in_force(Some(kept)), trouble: None }
             }
             Err(trouble) => {
                 tracing::debug!(%domain, reason = %trouble.1, "an announced MTA-STS policy could not be had");
                 self.failures.insert(domain.clone(), (Instant::now(), trouble.clone()));
-                at_hand(Some(trouble))
+                Found { policy: in_force(self.kept(domain).await), trouble: Some(trouble) }
             }
         }
+    }
+
+    /// What can be said without a fetch of the policy announced under `id`: it is at hand, or it could not be had a moment ago.
+    async fn known(&self, domain: &Domain, id: &str) -> Option<Found> {
+        let kept = self.kept(domain).await;
+        if kept.as_ref().is_some_and(|kept| kept.id == id) {
+            return Some(Found { policy: in_force(kept), trouble: None });
+        }
+        let (at, trouble) = self.failures.get(domain)?;
+        (at.elapsed() < FETCH_PAUSE).then(|| Found { policy: in_force(kept), trouble: Some(trouble) })
     }
 
     /// What is at hand and has not run out.
@@ -116,6 +127,11 @@ impl PolicyCache {
         }
         StsPolicy::parse(&told.content).map_err(|error| ("sts-policy-invalid", error.to_string()))
     }
+}
+
+/// A policy of mode `none` is as good as none.
+fn in_force(kept: Option<Kept>) -> Option<Arc<StsPolicy>> {
+    kept.map(|kept| kept.policy).filter(|policy| policy.mode != Mode::None)
 }
 
 fn unix_seconds() -> u64 {

@@ -18,11 +18,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub(crate) use content::Content;
-pub(crate) use open::{Credentials, Dial, Endpoint, TlsTrouble, open};
+pub(crate) use open::{Credentials, Dial, Endpoint, Refusal, TlsTrouble, open, open_on};
 pub use timeouts::Timeouts;
 pub(crate) use transaction::{Fate, Job, Rcpt};
 
-use stream::Stream;
+pub(crate) use stream::Stream;
 
 use crate::replies;
 

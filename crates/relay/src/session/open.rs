@@ -1,15 +1,18 @@
 //! Opening a session: connect, greeting, EHLO or HELO, STARTTLS, AUTH.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pillarbox_smtp::client::{Capabilities, Command, SaslClient, SaslClientError, SaslProgress};
 use pillarbox_smtp::{Domain, Reply, Secret};
-use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::{Broken, Security, Session, Stream, Timeouts, io_reason};
+use crate::reach;
 use crate::replies;
 use crate::tls::{self, Policy, TlsClients};
 
@@ -72,29 +75,36 @@ pub(crate) struct Refusal {
     pub(crate) reply: Reply,
     /// TLS was the reason.
     pub(crate) tls: Option<TlsTrouble>,
-    /// There was no connection at all.
-    pub(crate) unreachable: bool,
 }
 
 impl From<Reply> for Refusal {
     fn from(reply: Reply) -> Self {
-        Self { reply, tls: None, unreachable: false }
+        Self { reply, tls: None }
     }
 }
 
-fn unreachable(label: &str, error: &std::io::Error) -> Refusal {
-    Refusal { reply: replies::unreachable(label, &io_reason(error)), tls: None, unreachable: true }
+impl Refusal {
+    /// There was no connection.
+    pub(crate) fn unreachable(label: &str, error: &io::Error) -> Self {
+        Self { reply: replies::unreachable(label, &io_reason(error)), tls: None }
+    }
 }
 
 fn tls_refusal(host: &str, policy: &Policy, result: &'static str, detail: String) -> Refusal {
-    Refusal { reply: replies::tls_required(host, policy.name(), &detail), tls: Some(TlsTrouble { result, detail }), unreachable: false }
+    Refusal { reply: replies::tls_required(host, policy.name(), &detail), tls: Some(TlsTrouble { result, detail }) }
 }
 
-/// Opens a session. Where the policy allows plain text, a failed handshake is followed by a second connection without TLS.
+/// Connects and opens a session.
 pub(crate) async fn open(dial: &Dial<'_>) -> Result<Session, Refusal> {
-    match attempt(dial, true).await {
+    open_on(dial, connect(dial).await?).await
+}
+
+/// Opens a session on a connection to its endpoint. Where the policy allows plain text, a failed handshake is followed by a second connection
+/// without TLS.
+pub(crate) async fn open_on(dial: &Dial<'_>, stream: Stream) -> Result<Session, Refusal> {
+    match attempt(dial, stream, true).await {
         Err(Refusal { tls: Some(trouble), .. }) if dial.policy.allows_plain() && !dial.implicit_tls && dial.credentials.is_none() => {
-            let mut session = attempt(dial, false).await?;
+            let mut session = attempt(dial, connect(dial).await?, false).await?;
             session.security.would_fail = Some(trouble);
             Ok(session)
         }
@@ -102,9 +112,19 @@ pub(crate) async fn open(dial: &Dial<'_>) -> Result<Session, Refusal> {
     }
 }
 
-async fn attempt(dial: &Dial<'_>, use_tls: bool) -> Result<Session, Refusal> {
-    let mut session = connect(dial).await?;
-    let host = session.label.clone();
+async fn connect(dial: &Dial<'_>) -> Result<Stream, Refusal> {
+    let stream = dial.endpoint.connect(dial.source, dial.timeouts.connect).await;
+    stream.map_err(|error| Refusal::unreachable(&dial.endpoint.label(dial.host), &error))
+}
+
+async fn attempt(dial: &Dial<'_>, stream: Stream, use_tls: bool) -> Result<Session, Refusal> {
+    let host = dial.endpoint.label(dial.host);
+    let peer = match &dial.endpoint {
+        Endpoint::Tcp(address) => Some(*address),
+        Endpoint::Unix(_) => None,
+    };
+    let mut session = Session::new(stream, host.clone(), peer, dial.lmtp, dial.timeouts);
+    session.security.local = peer.is_none();
     if dial.implicit_tls {
         session = handshake(session, dial).await?;
     }
@@ -125,7 +145,7 @@ async fn attempt(dial: &Dial<'_>, use_tls: bool) -> Result<Session, Refusal> {
                 let trouble = TlsTrouble { result: "validation-failure", detail: "data injected before TLS".into() };
                 return Err(match dial.policy.allows_plain() {
                     true => reply.into(),
-                    false => Refusal { reply, tls: Some(trouble), unreachable: false },
+                    false => Refusal { reply, tls: Some(trouble) },
                 });
             }
             session = handshake(session, dial).await?;
@@ -147,34 +167,33 @@ async fn attempt(dial: &Dial<'_>, use_tls: bool) -> Result<Session, Refusal> {
     Ok(session)
 }
 
-async fn connect(dial: &Dial<'_>) -> Result<Session, Refusal> {
-    let (stream, label, peer) = match &dial.endpoint {
-        Endpoint::Unix(path) => {
-            let label = format!("unix:{}", path.display());
-            let stream = timeout(dial.timeouts.connect, UnixStream::connect(path)).await;
-            let stream = stream.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-            (Stream::Unix(stream.map_err(|e| unreachable(&label, &e))?), label, None)
+impl Endpoint {
+    /// For people: `mx.example.net[192.0.2.1]:25`.
+    pub(crate) fn label(&self, host: &str) -> String {
+        match self {
+            Self::Tcp(address) => format!("{host}[{}]:{}", address.ip(), address.port()),
+            Self::Unix(path) => format!("unix:{}", path.display()),
         }
-        Endpoint::Tcp(address) => {
-            let label = format!("{}[{}]:{}", dial.host, address.ip(), address.port());
-            let stream = timeout(dial.timeouts.connect, tcp(*address, dial.source)).await;
-            let stream = stream.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-            (Stream::Tcp(stream.map_err(|e| unreachable(&label, &e))?), label, Some(*address))
-        }
-    };
-    let mut session = Session::new(stream, label, peer, dial.lmtp, dial.timeouts);
-    session.security.local = peer.is_none();
-    Ok(session)
-}
-
-async fn tcp(address: SocketAddr, source: Option<IpAddr>) -> std::io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(source) = source {
-        socket.bind(SocketAddr::new(source, 0))?;
     }
-    let stream = socket.connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+
+    /// Its address, unless it is on this machine.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// A connection, from `source` where one is given.
+    pub(crate) async fn connect(&self, source: Option<IpAddr>, wait: Duration) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(address) => reach::tcp(*address, source, wait).await.map(Stream::Tcp),
+            Self::Unix(path) => {
+                let stream = timeout(wait, UnixStream::connect(path)).await;
+                stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(Stream::Unix)
+            }
+        }
+    }
 }
 
 /// EHLO, or HELO for hosts that do not know it (RFC 5321 §3.2); LHLO for LMTP.

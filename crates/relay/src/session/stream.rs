@@ -32,7 +32,15 @@ macro_rules! each {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Self::Tls(tls) = self.as_mut().get_mut() {
+            let read = Pin::new(tls.as_mut()).poll_read(cx, buf);
+            // What TLS itself answers (no renegotiation, a new key) goes out with our next words otherwise, for which the host may wait.
+            if read.is_pending() && tls.get_ref().1.wants_write() {
+                let _ = Pin::new(tls.as_mut()).poll_flush(cx);
+            }
+            return read;
+        }
         each!(self, inner => Pin::new(inner).poll_read(cx, buf))
     }
 }

@@ -234,3 +234,27 @@ async fn an_address_that_was_dead_is_tried_last() {
         assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 Ok"]);
     }
 }
+
+#[tokio::test]
+async fn an_address_that_does_not_answer_costs_a_head_start_and_not_the_whole_wait() {
+    let (dns, sink, _) = world(Script::usual()).await;
+    // Connections that nobody accepts fill its queue; further ones get no answer at all.
+    let hole = tokio::net::TcpSocket::new_v4().unwrap();
+    hole.bind(format!("127.0.0.5:{}", sink.port()).parse().unwrap()).unwrap();
+    let hole = hole.listen(0).unwrap();
+    let address = hole.local_addr().unwrap();
+    let _filled = tokio::net::TcpStream::connect(address).await.unwrap();
+    dns.add("hole.test MX 10 mx.hole.test").add("mx.hole.test A 127.0.0.5").add("mx.hole.test A 127.0.0.1");
+    dns.add("late.test MX 10 dead.late.test").add("late.test MX 20 mx.late.test");
+    dns.add("dead.late.test A 127.0.0.5").add("mx.late.test A 127.0.0.1");
+    let mut config = config(&dns, sink.port());
+    // Longer than the test may run.
+    config.relay.connect_timeout = std::time::Duration::from_secs(3600);
+    let relay = Relay::with_timeouts(&config, timeouts()).unwrap();
+    let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@hole.test"]), MAIL).await;
+    assert_eq!(brief(&outcomes), ["relayed 250 2.0.0 Ok"]);
+    assert!(relay.shared().was_unreachable(&Endpoint::Tcp(address)));
+    // A host of which that is known is not waited for while another takes the mail.
+    let (outcomes, _) = deliver(&relay, envelope("a@me.test", &["b@late.test"]), MAIL).await;
+    assert_eq!((brief(&outcomes), sink.taken().len()), (vec!["relayed 250 2.0.0 Ok".to_owned()], 2));
+}

@@ -102,6 +102,20 @@ async fn enforced_policies_demand_a_valid_certificate_and_a_listed_host() {
 }
 
 #[tokio::test]
+async fn a_policy_is_fetched_once_however_many_want_it() {
+    for status in ["200 OK", "404 Not Found"] {
+        let world = world("mx.example.test").await;
+        world.dns.add("_mta-sts.example.test TXT v=STSv1; id=1;");
+        world.https.say(status, "text/plain", &policy("enforce", "mx.example.test"));
+        let relay = world.relay();
+        let told = futures::future::join_all((0..8).map(|_| send(&relay))).await;
+        let tls = if status == "200 OK" { "TLSv1.3 mta-sts" } else { "TLSv1.3 opportunistic" };
+        assert!(told.iter().all(|(said, with)| said == "relayed 250 2.0.0 Ok" && with == tls), "{told:?}");
+        assert_eq!(world.https.requests().len(), 1, "{status}");
+    }
+}
+
+#[tokio::test]
 async fn testing_reports_and_never_blocks() {
     for (mx, kind) in [("mx.example.test", "certificate-host-mismatch"), ("mail.example.test", "validation-failure")] {
         let world = world("other.test").await;
@@ -174,10 +188,9 @@ async fn reports_go_to_those_who_ask_the_day_after() {
         Box::pin(async { Ok(()) })
     });
     let now = OffsetDateTime::now_utc();
-    relay.send_tls_reports(now, &submit).await;
-    assert!(submitted.lock().is_empty(), "the day is not over");
-    relay.send_tls_reports(now + Duration::days(1), &submit).await;
-    relay.send_tls_reports(now + Duration::days(1), &submit).await;
+    assert_eq!(relay.send_tls_reports(now, &submit).await.unwrap(), 0, "the day is not over");
+    assert_eq!(relay.send_tls_reports(now + Duration::days(1), &submit).await.unwrap(), 2, "one by mail and one by HTTPS");
+    assert_eq!(relay.send_tls_reports(now + Duration::days(1), &submit).await.unwrap(), 0, "each once");
     let mails = submitted.lock().clone();
     assert_eq!(mails.len(), 1);
     assert_eq!(mails[0].to, "tls@example.test".parse().unwrap());
