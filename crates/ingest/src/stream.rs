@@ -62,7 +62,14 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(s) => Pin::new(s).poll_read(cx, buffer),
-            Self::Tls(s) => Pin::new(s.as_mut()).poll_read(cx, buffer),
+            Self::Tls(s) => {
+                let read = Pin::new(s.as_mut()).poll_read(cx, buffer);
+                // What TLS itself answers (no renegotiation, a new key) goes out with our next words otherwise, for which the client may wait.
+                if read.is_pending() && s.get_ref().1.wants_write() {
+                    let _ = Pin::new(s.as_mut()).poll_flush(cx);
+                }
+                read
+            }
             Self::Unix(s) => Pin::new(s).poll_read(cx, buffer),
             Self::Gone => Poll::Ready(Ok(())),
         }
