@@ -109,11 +109,9 @@ fn read(disk: &Arc<dyn Disk>, folder: &Path) -> Result<Found, OpenError> {
     let deferred = Deferred::new(Arc::clone(disk), folder.join("deferred"));
     let parked: Mutex<Vec<Envelope>> = Mutex::default();
     let mut damaged = found.damaged.clone();
-    damaged.extend(scan(&deferred, &Index::default(), &aside, &|envelope| is_finished(&found, envelope), |_, scanned| {
-        if let Scanned::Read(envelope) = scanned {
-            parked.lock().push(*envelope);
-        }
-    })?);
+    let envelope = |scanned| if let Scanned::Read(envelope) = scanned { Some(*envelope) } else { None };
+    let take = |envelopes: Vec<_>| parked.lock().extend(envelopes.into_iter().flatten());
+    damaged.extend(scan(&deferred, &Index::default(), &aside, &|envelope| is_finished(&found, envelope), envelope, take)?);
     let mut messages = Vec::new();
     let mut known: HashSet<QueueId> = HashSet::new();
     let journalled: std::collections::HashMap<QueueId, &Envelope> = found.messages.iter().map(|m| (m.envelope.id, &m.envelope)).collect();

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-use crate::deferred::{IndexEntry, IndexWriter, stamp_of};
+use crate::deferred::{Index, IndexEntry, IndexWriter, stamp_of};
 use crate::id::QueueId;
 use crate::queue::Queue;
 use crate::schedule::{DestId, Entry, Parked};
@@ -21,11 +21,15 @@ pub(crate) fn index_path(folder: &Path) -> PathBuf {
 impl Queue {
     /// Writes down, for the next start, what is parked. What changes meanwhile is told apart by its stamp. Blocks.
     pub(crate) fn save_index(&self) -> io::Result<()> {
+        // Before anything else: a change from here on shows in the folder, whether what is written below has it or not.
+        let folders = self.deferred.folder_stamps();
+        // Where nothing changed since the last time, it knows all there is to know of the files.
+        let former = Index::load(&index_path(&self.folder));
         let mut numbers: HashMap<DestId, u32> = HashMap::new();
         let mut writer = {
             let state = self.state.lock();
             numbers.extend(state.dests.iter().map(|(dest, _)| dest).zip(0..));
-            IndexWriter::new(state.dests.iter().map(|(_, dest)| (dest.kind, &dest.name)))
+            IndexWriter::new(&folders, state.dests.iter().map(|(_, dest)| (dest.kind, &dest.name)))
         };
         let mut at = None;
         loop {
@@ -38,7 +42,8 @@ impl Queue {
             let Some((last, _)) = step.last() else { break };
             at = Some(*last);
             for (id, parked) in step {
-                let (Some(parked), Some(stamp)) = (parked, stamp_of(&self.deferred, id)) else { continue };
+                let stamp = || former.stamp_in(&folders, id).or_else(|| stamp_of(&self.deferred, id));
+                let Some((parked, stamp)) = parked.and_then(|parked| Some((parked, stamp()?))) else { continue };
                 // A destination that came after the numbers were given out is read from the envelope at the next start.
                 let jobs: Option<Vec<_>> = parked.jobs.list().into_iter().map(|(dest, next)| Some((*numbers.get(&dest)?, next))).collect();
                 let Some(jobs) = jobs else { continue };

@@ -35,8 +35,12 @@ const PARK_BATCH: usize = 1000;
 /// Segments in use above which messages are parked whatever their age.
 const MOST_SEGMENTS: usize = 16;
 
-/// The index of parked mail is written anew this often at most.
+/// The index of parked mail is written anew this often at most, once so many messages were parked, changed or removed.
 const INDEX_EVERY: Duration = Duration::from_secs(600);
+const INDEX_AFTER: usize = 1000;
+/// With so many it is written sooner, lest a start after a kill has to read them all.
+const INDEX_SOON: Duration = Duration::from_secs(60);
+const INDEX_SOON_AFTER: usize = 50_000;
 
 /// What waits for the thread.
 #[derive(Default)]
@@ -161,11 +165,22 @@ struct Rounds {
     mail_error: Option<String>,
 }
 
-/// The thread's whole life.
-pub(crate) fn run(queue: Arc<Queue>) {
+/// The thread's whole life. `unindexed`: parked messages that the index did not have at the start.
+pub(crate) fn run(queue: Arc<Queue>, unindexed: usize) {
     let now = Instant::now();
-    let mut rounds =
-        Rounds { queue, last_sync: now, last_index: now, changed_since_index: 0, complained: false, park_error: None, mail_error: None };
+    let mut rounds = Rounds {
+        queue,
+        last_sync: now,
+        last_index: now,
+        changed_since_index: unindexed,
+        complained: false,
+        park_error: None,
+        mail_error: None,
+    };
+    if unindexed > INDEX_AFTER {
+        // Reading them took long; the next start need not do it again.
+        rounds.save_index();
+    }
     loop {
         let (work, stop) = rounds.queue.keeper.next();
         rounds.round(work, stop);
@@ -205,13 +220,18 @@ impl Rounds {
         if let Err(error) = self.queue.pool.refill() {
             tracing::warn!(%error, "no journal segment could be made ready");
         }
-        if last || (self.changed_since_index > 1000 && self.last_index.elapsed() > INDEX_EVERY) {
-            self.last_index = Instant::now();
-            self.changed_since_index = 0;
-            if let Err(error) = self.queue.save_index() {
-                tracing::warn!(%error, "the index of parked mail could not be written; the next start takes longer");
-            }
+        let (changed, since) = (self.changed_since_index, self.last_index.elapsed());
+        if (last && changed > 0) || (changed > INDEX_AFTER && since > INDEX_EVERY) || (changed > INDEX_SOON_AFTER && since > INDEX_SOON) {
+            self.save_index();
         }
+    }
+
+    fn save_index(&mut self) {
+        self.changed_since_index = 0;
+        if let Err(error) = self.queue.save_index() {
+            tracing::warn!(%error, "the index of parked mail could not be written; the next start takes longer");
+        }
+        self.last_index = Instant::now();
     }
 
     /// One round. What was done is taken out of `work`.
@@ -219,7 +239,7 @@ impl Rounds {
         let queue = Arc::clone(&self.queue);
         self.park_for_room(work);
         // First of all it is settled what this round is about: all of it was reported before the sync below begins.
-        let releasable = queue.journal.releasable();
+        let releasable = if queue.must_remember() { 0 } else { queue.journal.releasable() };
         let parking = self.pick_parking(&mut work.park);
         let updates = self.pick_updates(&mut work.update);
         let late = work.hurry || self.last_sync.elapsed() >= SYNC_EVERY;

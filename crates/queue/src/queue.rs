@@ -1,5 +1,6 @@
 //! The queue itself: what it is made of, and taking responsibility for a message.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -80,6 +81,10 @@ pub struct Queue {
     pub(crate) space: Space,
     pub(crate) keeper: Keeper,
     pub(crate) bounces: Mutex<BounceLimit>,
+    /// Held by who wants nothing to be forgotten.
+    pub(crate) remembered: Arc<()>,
+    /// The messages that the journal knew at the start, until they are asked for.
+    pub(crate) earlier: Mutex<HashSet<QueueId>>,
     /// What start-up could not read, for people.
     pub(crate) damaged: Mutex<Vec<String>>,
     /// Mail was stored in mailboxes since the last [`crate::Transport::sync`].

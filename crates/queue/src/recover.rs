@@ -17,7 +17,9 @@ use crate::id::QueueId;
 use crate::journal::{Recovered, RecoveredBody, Replay, remove_if_there};
 use crate::keep_index::index_path;
 use crate::queue::Queue;
-use crate::schedule::{Jobs, Kind, NewLive, Parked, ParkedFlags, Place, State, Times, Transports, domain_key, from_key, sender_key};
+use crate::schedule::{
+    DestId, Entry, Jobs, Kind, NewLive, Parked, ParkedFlags, Place, State, Times, Transports, domain_key, from_key, sender_key,
+};
 use crate::start::{OpenError, io_error};
 use crate::transport::Destination;
 
@@ -29,7 +31,8 @@ pub(crate) struct ParkedMail {
     pub(crate) damaged: Vec<String>,
 }
 
-/// Fills the schedule with what is parked.
+/// Fills the schedule with what is parked. A million messages are gathered first and put in together, sorted: that takes less memory and time than
+/// one by one.
 pub(crate) fn index_parked(
     folder: &Path,
     deferred: &Deferred,
@@ -40,30 +43,77 @@ pub(crate) fn index_parked(
 ) -> Result<ParkedMail, OpenError> {
     let index = Index::load(&index_path(folder));
     let transports = state.lock().transports().clone();
-    let totals = Mutex::new((0u64, 0usize, 0usize));
-    let take = |index: &Index, scanned: Scanned| {
-        let (id, parked, names, known) = match scanned {
-            Scanned::Known(id, entry) => {
-                let name = |(number, next): (u32, UnixMillis)| Some((index.destinations.get(number as usize)?.clone(), next));
-                let names: Vec<_> = entry.jobs.iter().copied().filter_map(name).collect();
-                (id, parked_of_index(&entry), names, true)
-            }
-            Scanned::Read(envelope) => {
-                let (parked, names) = parked_of_envelope(&envelope, &transports, times, now);
-                (envelope.id, parked, names, false)
-            }
-        };
-        {
-            let mut totals = totals.lock();
-            totals.0 = totals.0.max(id.0);
-            totals.1 += 1;
-            totals.2 += usize::from(known);
+    let note = |scanned| match scanned {
+        Scanned::Known(id, entry) => Noted::Known(id, entry),
+        Scanned::Read(envelope) => {
+            let (parked, names) = parked_of_envelope(&envelope, &transports, times, now);
+            Noted::Read(envelope.id, parked, names)
         }
-        state.lock().insert_parked(id, parked, &names, now);
     };
-    let damaged = scan(deferred, &index, &folder.join("damaged"), &|envelope| is_finished(found, envelope), take)?;
-    let (last_id, count, known) = totals.into_inner();
+    let gathered = Mutex::new(Gathered {
+        entries: Vec::with_capacity(index.len()),
+        numbers: vec![None; index.destinations.len()],
+        ..Gathered::default()
+    });
+    let take = |noted| gathered.lock().take(&mut state.lock(), &index, noted);
+    let damaged = scan(deferred, &index, &folder.join("damaged"), &|envelope| is_finished(found, envelope), note, take)?;
+    // Its memory is needed for what follows.
+    drop(index);
+    let Gathered { entries, known, last_id, .. } = gathered.into_inner();
+    let count = entries.len();
+    state.lock().insert_all_parked(entries, now);
     Ok(ParkedMail { last_id, count, known, damaged })
+}
+
+/// What the scan makes of one message.
+enum Noted {
+    Known(QueueId, IndexEntry),
+    Read(QueueId, Parked, Names),
+}
+
+/// What the scan found so far.
+#[derive(Default)]
+struct Gathered {
+    entries: Vec<(QueueId, Entry)>,
+    /// The destinations of the index as the schedule numbers them, once they are met.
+    numbers: Vec<Option<DestId>>,
+    known: usize,
+    last_id: u64,
+}
+
+impl Gathered {
+    fn take(&mut self, state: &mut State, index: &Index, noted: Vec<Noted>) {
+        for one in noted {
+            let (id, mut parked, jobs) = match one {
+                Noted::Known(id, entry) => {
+                    self.known += 1;
+                    let jobs = entry.jobs.iter().filter_map(|(number, next)| Some((self.number(state, index, *number)?, *next)));
+                    let jobs = jobs.collect();
+                    (id, parked_of_index(&entry), jobs)
+                }
+                Noted::Read(id, parked, names) => {
+                    let jobs = names.iter().map(|((kind, name), next)| (state.dests.add_job(*kind, name), *next));
+                    (id, parked, jobs.collect())
+                }
+            };
+            parked.jobs = Jobs::of(jobs);
+            self.last_id = self.last_id.max(id.0);
+            self.entries.push((id, Entry::Parked(parked)));
+        }
+    }
+
+    /// The number that the schedule gives a destination of the index; one more job is counted for it.
+    fn number(&mut self, state: &mut State, index: &Index, number: u32) -> Option<DestId> {
+        let slot = self.numbers.get_mut(number as usize)?;
+        match *slot {
+            Some(dest) => state.dests.count_job(dest),
+            None => {
+                let (kind, name) = index.destinations.get(number as usize)?;
+                *slot = Some(state.dests.add_job(*kind, name));
+            }
+        }
+        *slot
+    }
 }
 
 fn parked_of_index(entry: &IndexEntry) -> Parked {

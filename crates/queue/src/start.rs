@@ -84,13 +84,14 @@ impl Queue {
         let config = config.clone();
         let runtime = Handle::current();
         let opened = tokio::task::spawn_blocking(move || open(&config, transports, hooks, tools, runtime)).await;
-        let (queue, deadlines) = opened.map_err(|error| OpenError::Io { path: "queue".into(), error: io::Error::other(error) })??;
+        let (queue, deadlines, unindexed) =
+            opened.map_err(|error| OpenError::Io { path: "queue".into(), error: io::Error::other(error) })??;
         tokio::spawn(crate::deadlines::run(Arc::clone(&queue)));
         tokio::spawn(crate::deadlines::run_deadlines(Arc::clone(&queue), deadlines));
         let keeper = Arc::clone(&queue);
         std::thread::Builder::new()
             .name("queue-keeper".into())
-            .spawn(move || crate::keeper::run(keeper))
+            .spawn(move || crate::keeper::run(keeper, unindexed))
             .map_err(|error| OpenError::Io { path: "the queue's thread".into(), error })?;
         Ok(queue)
     }
@@ -134,7 +135,7 @@ fn open(
     hooks: Arc<dyn Hooks>,
     tools: Tools,
     runtime: Handle,
-) -> Result<(Arc<Queue>, mpsc::UnboundedReceiver<QueueId>), OpenError> {
+) -> Result<(Arc<Queue>, mpsc::UnboundedReceiver<QueueId>, usize), OpenError> {
     let began = Instant::now();
     let Tools { disk, clock, random, mut boot } = tools;
     if boot.is_empty() {
@@ -207,6 +208,8 @@ fn open(
         space: Space::new(vec![folder.clone(), config.paths.mail.clone()], config.limits.free_space.bytes()),
         keeper: Keeper::default(),
         bounces: Mutex::new(BounceLimit::default()),
+        remembered: Arc::default(),
+        earlier: Mutex::new(std::mem::take(&mut found.known)),
         damaged: Mutex::new(parked.damaged),
         unsynced_mail: AtomicBool::new(true),
         unsynced_before: AtomicBool::new(true),
@@ -236,7 +239,7 @@ fn open(
         milliseconds = began.elapsed().as_millis() as u64,
         "the queue is open"
     );
-    Ok((queue, deadline_receiver))
+    Ok((queue, deadline_receiver, parked.count - parked.known))
 }
 
 pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {

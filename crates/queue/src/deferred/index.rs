@@ -1,11 +1,13 @@
 //! A summary of all parked envelopes in one file, so that a start need not open a million of them.
 //!
-//! It is a cache and never believed blindly: an entry counts only while the envelope's file has the size and the time of
-//! change that the entry names. Whatever is missing or differs is read from the envelope itself.
+//! It is a cache and never believed blindly: an entry counts only while the envelope's file has the size and the time of change that the entry
+//! names, or stands in a folder in which nothing got a name or lost one since the index was written (envelopes are replaced, never
+//! rewritten). Whatever is missing or differs is read from the envelope itself.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
 
+use super::{FOLDERS, FolderStamps, UNSURE, folder_number};
 use crate::disk::{Disk, parent};
 use crate::envelope::UnixMillis;
 use crate::id::QueueId;
@@ -34,6 +36,8 @@ pub(crate) struct IndexEntry {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(crate) destinations: Vec<(Kind, Destination)>,
+    /// When each folder changed last, by its number; empty without an index.
+    folders: Vec<i64>,
     octets: Vec<u8>,
     /// Ids in ascending order, with the offset of what follows the id.
     places: Vec<(QueueId, u32)>,
@@ -45,16 +49,18 @@ pub(crate) struct IndexWriter {
     destinations: usize,
 }
 
-const MAGIC: &[u8; 8] = b"pbindex2";
+const MAGIC: &[u8; 8] = b"pbindex3";
 
-/// Before the destinations: magic, CRC-32C of all that follows, number of destinations.
+/// Before the folders: magic, CRC-32C of all that follows, number of destinations.
 const FRONT: usize = 16;
 
 impl IndexWriter {
-    /// An index without entries; the destinations are numbered in this order.
-    pub(crate) fn new<'a>(destinations: impl IntoIterator<Item = (Kind, &'a Destination)>) -> Self {
+    /// An index without entries; the destinations are numbered in this order. `folders` has the stamps of all folders, taken before anything that
+    /// is added was looked at.
+    pub(crate) fn new<'a>(folders: &FolderStamps, destinations: impl IntoIterator<Item = (Kind, &'a Destination)>) -> Self {
         let mut out = MAGIC.to_vec();
         out.resize(FRONT, 0);
+        folders.iter().for_each(|stamp| out.extend_from_slice(&stamp.to_le_bytes()));
         let mut count = 0;
         for (kind, name) in destinations {
             count += 1;
@@ -116,6 +122,23 @@ impl Index {
         std::fs::read(path).ok().and_then(Self::decode).unwrap_or_default()
     }
 
+    /// Whether a folder with this stamp is as it was when the index was written.
+    pub(crate) fn is_current(&self, folder: usize, stamp: i64) -> bool {
+        stamp != UNSURE && self.folders.get(folder) == Some(&stamp)
+    }
+
+    /// The stamp of a message's envelope, where the folder is as it was when the index was written.
+    pub(crate) fn stamp_in(&self, folders: &FolderStamps, id: QueueId) -> Option<(i64, u32)> {
+        let folder = folder_number(id);
+        folders.get(folder).filter(|stamp| self.is_current(folder, **stamp))?;
+        Some(self.get(id)?.stamp)
+    }
+
+    /// How many messages it knows.
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
     /// The entry of a message.
     pub(crate) fn get(&self, id: QueueId) -> Option<IndexEntry> {
         let at = self.places.binary_search_by_key(&id, |(id, _)| *id).ok()?;
@@ -130,7 +153,11 @@ impl Index {
             return None;
         }
         let mut index = Self::default();
-        for _ in 0..reader.u32()? {
+        let count = reader.u32()?;
+        for _ in 0..FOLDERS {
+            index.folders.push(i64::from_le_bytes(reader.take(8)?.try_into().ok()?));
+        }
+        for _ in 0..count {
             let kind = if reader.byte()? == 1 { Kind::Relay } else { Kind::Mailbox };
             let len = usize::try_from(reader.number()?).ok()?;
             index.destinations.push((kind, Destination(std::str::from_utf8(reader.take(len)?).ok()?.into())));
@@ -229,7 +256,9 @@ mod tests {
 
     fn sample(entries: u64) -> IndexWriter {
         let destinations = [(Kind::Mailbox, Destination("local".into())), (Kind::Relay, Destination("mx:example.net".into()))];
-        let mut writer = IndexWriter::new(destinations.iter().map(|(kind, name)| (*kind, name)));
+        let mut folders = [UNSURE; FOLDERS];
+        folders[7] = 77;
+        let mut writer = IndexWriter::new(&folders, destinations.iter().map(|(kind, name)| (*kind, name)));
         // In no order.
         (0..entries).rev().for_each(|n| writer.add(QueueId(n * 7), &entry(n)));
         writer
@@ -249,6 +278,9 @@ mod tests {
                 assert_eq!(index.get(QueueId(n * 7)), Some(entry(n)));
             }
             assert_eq!(index.get(QueueId(1)), None);
+            assert_eq!(index.len() as u64, entries);
+            assert_eq!(index.stamp_in(&[77; FOLDERS], QueueId(7)), None, "another folder's");
+            assert!(index.is_current(7, 77) && !index.is_current(7, 78) && !index.is_current(8, UNSURE));
         }
     }
 
@@ -256,7 +288,7 @@ mod tests {
     fn a_torn_or_damaged_one_is_empty() {
         let whole = sample(10).finish();
         assert!(Index::decode(whole.clone()).is_some());
-        for len in 0..whole.len() {
+        for len in (0..FRONT).chain((FRONT..whole.len()).step_by(37)).chain(whole.len() - 300..whole.len()) {
             assert!(Index::decode(whole[..len].to_vec()).is_none());
             let mut bad = whole.clone();
             bad[len] ^= 1;

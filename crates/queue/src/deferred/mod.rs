@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,10 +25,23 @@ use crate::journal::remove_if_there;
 
 pub use files::ParkedFiles;
 pub(crate) use index::{Index, IndexEntry, IndexWriter};
+use scan::changed;
 pub(crate) use scan::{ScanError, Scanned, scan, stamp_of};
 
 /// The format of `ID.json` that this program writes, and the newest it reads.
 pub(crate) const FORMAT: u32 = 1;
+
+/// Folders that the messages are spread over.
+const FOLDERS: usize = 1024;
+
+/// When each folder changed last, in nanoseconds, by its number.
+pub(crate) type FolderStamps = [i64; FOLDERS];
+
+/// In place of a folder's stamp: it is not known, or a further change might not show.
+const UNSURE: i64 = i64::MIN;
+
+/// A change this soon after another may get the same time from the kernel's clock, which ticks, or from that of a file server.
+const TICK: Duration = Duration::from_secs(2);
 
 /// An envelope that is being written has this behind its name.
 const UNFINISHED: &str = "new";
@@ -75,6 +89,18 @@ impl Deferred {
     fn folder(&self, id: QueueId) -> PathBuf {
         let text = id.to_string();
         self.root.join(text.get(9..11).unwrap_or("00"))
+    }
+
+    /// When each folder changed last, as far as a later change is sure to show.
+    pub(crate) fn folder_stamps(&self) -> FolderStamps {
+        let late = SystemTime::now().checked_sub(TICK);
+        let late = late.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |time| time.as_nanos());
+        let mut stamps = [UNSURE; FOLDERS];
+        for (id, slot) in (0..).step_by(FOLDERS).zip(&mut stamps) {
+            let stamp = std::fs::metadata(self.folder(QueueId(id))).map_or(UNSURE, |meta| changed(&meta));
+            *slot = if i128::from(stamp) < i128::try_from(late).unwrap_or(0) { stamp } else { UNSURE };
+        }
+        stamps
     }
 
     fn path(&self, id: QueueId, ending: &str) -> PathBuf {
@@ -217,6 +243,11 @@ impl Deferred {
     }
 }
 
+/// The number of the folder that a message belongs in.
+fn folder_number(id: QueueId) -> usize {
+    (id.0 as usize / FOLDERS) % FOLDERS
+}
+
 /// Reads one `ID.json`.
 pub(crate) fn read_envelope(path: &Path) -> Result<Envelope, ReadError> {
     let mut json = Vec::new();
@@ -245,6 +276,15 @@ mod tests {
     fn envelope(id: u64) -> Envelope {
         let recipient = Recipient::new("bob@example.org".parse().unwrap(), Route::Relay);
         Envelope { size: 5, ..Envelope::new(QueueId(id), "ada@example.net".parse().unwrap(), vec![recipient]) }
+    }
+
+    #[test]
+    fn folders_are_numbered_as_they_are_named() {
+        let deferred = deferred(&tempfile::tempdir().unwrap());
+        for n in 0..FOLDERS {
+            assert_eq!(folder_number(QueueId((n as u64) << 10)), n);
+            assert_eq!(deferred.folder(QueueId((n as u64) << 10)), deferred.folder(QueueId(0x1234_5678 << 20 | (n as u64) << 10 | 5)));
+        }
     }
 
     #[test]

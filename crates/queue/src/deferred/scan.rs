@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use super::index::{Index, IndexEntry};
-use super::{Deferred, ReadError, read_envelope};
+use super::{Deferred, ReadError, folder_number, read_envelope};
 use crate::disk::{Disk, parent};
 use crate::envelope::Envelope;
 use crate::id::QueueId;
@@ -32,15 +32,19 @@ pub(crate) enum ScanError {
     Newer { path: PathBuf, format: u32 },
 }
 
-/// Goes through the folder with as many threads as there are cores and calls `take` for each message, in no order. Files that cannot be
-/// used are moved to `aside`, and said so in the answer; what an unfinished parking or removal left is removed. `finished` says of an
-/// envelope whether the journal knows that nothing is left to do.
-pub(crate) fn scan(
+/// Threads at once for each core: envelopes that must be read make them wait for the disk.
+const THREADS_A_CORE: usize = 4;
+
+/// Goes through the folder with several threads, has `note` make what is wanted of each message, and `take` take it a folder at a time, in no
+/// order. Files that cannot be used are moved to `aside`, and said so in the answer; what an unfinished parking or removal left is removed.
+/// `finished` says of an envelope whether the journal knows that nothing is left to do.
+pub(crate) fn scan<T>(
     deferred: &Deferred,
     index: &Index,
     aside: &Path,
     finished: &(dyn Fn(&Envelope) -> bool + Sync),
-    take: impl Fn(&Index, Scanned) + Sync,
+    note: impl Fn(Scanned) -> T + Sync,
+    take: impl Fn(Vec<T>) + Sync,
 ) -> Result<Vec<String>, ScanError> {
     let root = deferred.root();
     let failed = |path: &Path| {
@@ -54,15 +58,15 @@ pub(crate) fn scan(
             folders.push(path);
         }
     }
-    let threads = std::thread::available_parallelism().map_or(2, usize::from).min(folders.len().max(1));
+    let threads = (std::thread::available_parallelism().map_or(2, usize::from) * THREADS_A_CORE).min(folders.len().max(1));
     let next = AtomicUsize::new(0);
     let damaged = Mutex::new(Vec::new());
-    let (index, next, damaged_ref, take, folders) = (index, &next, &damaged, &take, &folders);
+    let (next, damaged_ref, note, take, folders) = (&next, &damaged, &note, &take, &folders);
     std::thread::scope(|scope| {
         let work = move || -> Result<(), ScanError> {
             while let Some(folder) = folders.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let job = Folder { deferred, index, aside, finished, damaged: damaged_ref };
-                job.scan(folder, take)?;
+                take(job.scan(folder, note)?);
             }
             Ok(())
         };
@@ -84,10 +88,13 @@ struct Folder<'a> {
 }
 
 impl Folder<'_> {
-    fn scan(&self, folder: &Path, take: &(impl Fn(&Index, Scanned) + Sync)) -> Result<(), ScanError> {
+    fn scan<T>(&self, folder: &Path, note: &impl Fn(Scanned) -> T) -> Result<Vec<T>, ScanError> {
         let failed = |error| ScanError::Io { path: folder.to_path_buf(), error };
+        let stamp = changed(&fs::metadata(folder).map_err(failed)?);
+        let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let number = format!("000000000{name}00").parse().ok().map(folder_number);
         let mut envelopes: Vec<(u64, QueueId)> = Vec::new();
-        let mut messages = std::collections::HashSet::new();
+        let mut messages: Vec<QueueId> = Vec::new();
         for entry in fs::read_dir(folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
@@ -97,9 +104,13 @@ impl Folder<'_> {
                 tracing::warn!(file = %folder.join(&name).display(), "not a file of the queue; it is left alone");
                 continue;
             };
+            if Some(folder_number(id)) != number {
+                tracing::warn!(file = %folder.join(&name).display(), "a file of the queue in a folder where it does not belong; it is left alone");
+                continue;
+            }
             match ending {
                 "json" => envelopes.push((entry.ino(), id)),
-                "msg" => _ = messages.insert(id),
+                "msg" => messages.push(id),
                 // Its content was not complete, or the former envelope is still in its place.
                 "new" => remove_if_there(&*self.deferred.disk, &folder.join(&name)).map_err(failed)?,
                 _ => tracing::warn!(file = %folder.join(&name).display(), "not a file of the queue; it is left alone"),
@@ -107,8 +118,14 @@ impl Folder<'_> {
         }
         // In the order in which they lie on the disk, which a cold start feels.
         envelopes.sort_unstable();
+        messages.sort_unstable();
+        let mut alone: Vec<bool> = vec![true; messages.len()];
+        let mut found = Vec::with_capacity(envelopes.len());
         for (_, id) in envelopes {
-            if !messages.remove(&id) {
+            let message = messages.binary_search(&id).ok().and_then(|at| alone.get_mut(at));
+            if let Some(alone) = message {
+                *alone = false;
+            } else {
                 // A file system check may bring back the envelope of a finished message, and not the message.
                 let path = self.deferred.path(id, "json");
                 match read_envelope(&path) {
@@ -117,36 +134,38 @@ impl Folder<'_> {
                 }
                 continue;
             }
-            self.envelope(id, take)?;
+            found.extend(self.envelope(id, stamp)?.map(note));
         }
         // Without an envelope, a message is one whose parking did not finish (the journal has it) or whose removal did (it is done).
-        for id in messages {
+        for (id, _) in messages.into_iter().zip(alone).filter(|(_, alone)| *alone) {
             tracing::debug!(%id, "what an unfinished parking or removal left is removed");
             remove_if_there(&*self.deferred.disk, &self.deferred.path(id, "msg")).map_err(failed)?;
         }
-        Ok(())
+        Ok(found)
     }
 
-    fn envelope(&self, id: QueueId, take: &(impl Fn(&Index, Scanned) + Sync)) -> Result<(), ScanError> {
+    /// What is to be known of an envelope; `folder` is its folder's stamp.
+    fn envelope(&self, id: QueueId, folder: i64) -> Result<Option<Scanned>, ScanError> {
+        let known = self.index.get(id);
+        if known.is_some() && self.index.is_current(folder_number(id), folder) {
+            return Ok(known.map(|entry| Scanned::Known(id, entry)));
+        }
         let path = self.deferred.path(id, "json");
-        let stamp = match stamp(&path) {
-            Ok(stamp) => stamp,
-            Err(error) => return Err(ScanError::Io { path, error }),
-        };
-        if let Some(entry) = self.index.get(id).filter(|entry| entry.stamp == stamp) {
-            take(self.index, Scanned::Known(id, entry));
-            return Ok(());
+        if let Some(entry) = known {
+            match stamp(&path) {
+                Ok(stamp) if stamp == entry.stamp => return Ok(Some(Scanned::Known(id, entry))),
+                Ok(_) => {}
+                Err(error) => return Err(ScanError::Io { path, error }),
+            }
         }
         match read_envelope(&path) {
-            Ok(envelope) if envelope.id == id => {
-                take(self.index, Scanned::Read(Box::new(envelope)));
-                Ok(())
-            }
+            Ok(envelope) if envelope.id == id => return Ok(Some(Scanned::Read(Box::new(envelope)))),
             Ok(envelope) => self.set_aside(id, &format!("its envelope is that of {}", envelope.id)),
-            Err(ReadError::Newer(format)) => Err(ScanError::Newer { path, format }),
-            Err(ReadError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => Err(ScanError::Io { path, error }),
+            Err(ReadError::Newer(format)) => return Err(ScanError::Newer { path, format }),
+            Err(ReadError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => return Err(ScanError::Io { path, error }),
             Err(error) => self.set_aside(id, &error.to_string()),
         }
+        .map(|()| None)
     }
 
     /// Moves what is left of a message to where an operator finds it.
@@ -171,7 +190,12 @@ impl Folder<'_> {
 /// What tells one version of an envelope's file from another.
 pub(crate) fn stamp(path: &Path) -> io::Result<(i64, u32)> {
     let meta = fs::metadata(path)?;
-    Ok((meta.mtime().wrapping_mul(1_000_000_000).wrapping_add(meta.mtime_nsec()), u32::try_from(meta.len()).unwrap_or(u32::MAX)))
+    Ok((changed(&meta), u32::try_from(meta.len()).unwrap_or(u32::MAX)))
+}
+
+/// When a file or folder changed last, in nanoseconds.
+pub(super) fn changed(meta: &fs::Metadata) -> i64 {
+    meta.mtime().wrapping_mul(1_000_000_000).wrapping_add(meta.mtime_nsec())
 }
 
 /// The stamp of a parked message's envelope, where it can be had.
@@ -207,11 +231,12 @@ mod tests {
 
     fn run(deferred: &Deferred, dir: &tempfile::TempDir) -> (Vec<u64>, Vec<String>) {
         let found = Mutex::new(Vec::new());
-        let damaged = scan(deferred, &Index::default(), &dir.path().join("damaged"), &|_| false, |_, scanned| match scanned {
-            Scanned::Read(envelope) => found.lock().push(envelope.id.0 >> 10),
+        let id = |scanned| match scanned {
+            Scanned::Read(envelope) => envelope.id.0 >> 10,
             Scanned::Known(..) => panic!("there is no index"),
-        })
-        .unwrap();
+        };
+        let aside = dir.path().join("damaged");
+        let damaged = scan(deferred, &Index::default(), &aside, &|_| false, id, |ids| found.lock().extend(ids)).unwrap();
         let mut found = found.into_inner();
         found.sort_unstable();
         (found, damaged)
@@ -249,7 +274,7 @@ mod tests {
         let (dir, deferred) = set_up();
         park(&deferred, 1..2);
         fs::write(deferred.path(QueueId(1 << 10), "json"), r#"{"format": 99, "envelope": {}}"#).unwrap();
-        let result = scan(&deferred, &Index::default(), dir.path(), &|_| false, |_, _| {});
+        let result = scan(&deferred, &Index::default(), dir.path(), &|_| false, |_| (), |_| {});
         assert!(matches!(result, Err(ScanError::Newer { format: 99, .. })));
     }
 
@@ -260,6 +285,7 @@ mod tests {
         let folder = parent(&deferred.path(QueueId(1 << 10), "json"));
         fs::write(folder.join("README"), "x").unwrap();
         fs::write(folder.join("0123456789abc.bak"), "x").unwrap();
+        fs::copy(deferred.path(QueueId(1 << 10), "json"), folder.join(format!("{}.json", QueueId(2 << 10)))).unwrap();
         assert_eq!(run(&deferred, &dir).0, [1]);
         assert!(folder.join("README").exists() && folder.join("0123456789abc.bak").exists());
     }

@@ -3,7 +3,7 @@
 //! The last segment may end in a torn write, which is cut off: nobody was told that it was safe. Damage anywhere else is set
 //! aside and reported, and reading goes on behind it. The two are told apart by what each record says was durable before it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -37,6 +37,8 @@ pub(crate) struct Replay {
     pub(crate) next_generation: u64,
     /// The highest id seen.
     pub(crate) last_id: u64,
+    /// All messages met, finished ones among them.
+    pub(crate) known: HashSet<QueueId>,
     /// Stretches that could not be read, for people.
     pub(crate) damaged: Vec<String>,
 }
@@ -236,6 +238,7 @@ impl Gathered {
             if matches!(header.kind, Kind::Message | Kind::FileMessage) {
                 if let Some(record) = parse_message(payload) {
                     out.last_id = out.last_id.max(record.id.0);
+                    out.known.insert(record.id);
                     self.places.insert(record.id, Place { segment: number, offset: *offset, header: *header });
                 }
                 continue;

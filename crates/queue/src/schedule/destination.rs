@@ -158,6 +158,13 @@ impl Destinations {
         number
     }
 
+    /// Counts one more job for a destination that has some.
+    pub(crate) fn count_job(&mut self, number: DestId) {
+        if let Some(dest) = self.get_mut(number) {
+            dest.jobs += 1;
+        }
+    }
+
     /// One job less; the last one takes the destination with it.
     pub(crate) fn remove_job(&mut self, number: DestId) {
         if let Some(dest) = self.get_mut(number) {

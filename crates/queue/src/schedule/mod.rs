@@ -396,17 +396,43 @@ impl State {
 
     /// Adds what start-up learnt of a parked message.
     pub(crate) fn insert_parked(&mut self, id: QueueId, mut parked: Parked, names: &[((Kind, Destination), UnixMillis)], now: UnixMillis) {
-        let jobs: Vec<(DestId, UnixMillis)> = names.iter().map(|((kind, name), next)| (self.dests.add_job(*kind, name), *next)).collect();
+        parked.jobs = Jobs::of(names.iter().map(|((kind, name), next)| (self.dests.add_job(*kind, name), *next)).collect());
+        let mut waits = Vec::new();
+        self.schedule_parked(id, &mut parked, now, &mut waits);
+        self.waits.extend(waits);
+        self.messages.insert(id, Entry::Parked(parked));
+    }
+
+    /// Adds all parked messages that start-up found; their jobs are counted already.
+    pub(crate) fn insert_all_parked(&mut self, mut entries: Vec<(QueueId, Entry)>, now: UnixMillis) {
+        // The oldest first, where several are due.
+        entries.sort_unstable_by_key(|(id, _)| *id);
+        let mut waits = Vec::with_capacity(entries.len().saturating_mul(2));
+        for (id, entry) in &mut entries {
+            if let Entry::Parked(parked) = entry {
+                self.schedule_parked(*id, parked, now, &mut waits);
+            }
+        }
+        self.messages.append(&mut entries.into_iter().collect());
+        waits.sort_unstable();
+        self.waits.append(&mut waits.into_iter().collect());
+    }
+
+    /// Puts a parked message's attempts that are due among those that are ready; what it waits for is added to `waits`.
+    fn schedule_parked(&mut self, id: QueueId, parked: &mut Parked, now: UnixMillis, waits: &mut Vec<(UnixMillis, QueueId, DestId)>) {
         self.recipients += usize::from(parked.recipients);
         parked.flags.set(ParkedFlags::REPLAYED, true);
-        self.wait_for_deadline(id, parked.deadline);
-        let mut queued = Vec::with_capacity(jobs.len());
-        for (dest, next) in jobs {
-            let ready = next < UnixMillis::MAX && self.queue(id, dest, next, parked.priority, parked.sender, now);
-            queued.push((dest, if ready { 0 } else { next }));
+        waits.push((parked.deadline, id, DEADLINE));
+        for (dest, next) in parked.jobs.list() {
+            if next > now {
+                // What is held waits for nothing.
+                waits.extend((next < UnixMillis::MAX).then_some((next, id, dest)));
+            } else if self.queue(id, dest, next, parked.priority, parked.sender, now)
+                && let Some(next) = parked.jobs.next_mut(dest)
+            {
+                *next = 0;
+            }
         }
-        parked.jobs = Jobs::of(queued);
-        self.messages.insert(id, Entry::Parked(parked));
     }
 }
 

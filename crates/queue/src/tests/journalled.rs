@@ -215,3 +215,23 @@ async fn a_queue_with_nothing_to_do_leaves_the_disk_alone() {
     house.keep().await;
     assert_eq!((house.queue.health().journal.commits, house.local.syncs.load(Ordering::SeqCst)), (commits, syncs));
 }
+
+#[tokio::test]
+async fn nothing_is_forgotten_while_somebody_wants_that() {
+    let house = House::new().await;
+    let remembered = house.queue.remember();
+    let first = house.send(&["bob@local.example"], "first").await;
+    for n in 0..14u8 {
+        house.queue.accept(house.envelope(&["bob@local.example"]), Body::from_bytes(vec![n; 200_000])).await.unwrap();
+    }
+    house.until_empty().await;
+    house.keep().await;
+    house.keep().await;
+    let after = house.killed("boot").await;
+    assert!(after.queue.take_earlier().contains(&first), "finished long ago, and still known");
+    assert!(after.queue.take_earlier().is_empty(), "given out once");
+    drop(remembered);
+    house.keep().await;
+    house.keep().await;
+    assert!(!house.killed("boot").await.queue.take_earlier().contains(&first), "its segment is used again");
+}

@@ -69,6 +69,33 @@ async fn the_index_spares_reading_and_is_not_believed_where_files_differ() {
 }
 
 #[tokio::test]
+async fn folders_in_which_nothing_changed_are_believed_to_be_as_the_index_says() {
+    let House { dir, config, clock, local, relay, queue } = parked(10).await;
+    let ids: Vec<QueueId> = queue.list(&ListFilter::default(), None, 100).await.iter().map(|e| e.id).collect();
+    let deferred = config.paths.state.join("queue/deferred");
+    // Long enough ago that a further change shows.
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(60);
+    let settle = |folder: &Path| std::fs::File::open(folder).unwrap().set_modified(long_ago).unwrap();
+    std::fs::read_dir(&deferred).unwrap().for_each(|folder| settle(&folder.unwrap().path()));
+    queue.shutdown().await;
+    drop(queue);
+    // One envelope says nothing any more, which who does not read it cannot know.
+    let text = ids[3].to_string();
+    std::fs::write(deferred.join(&text[9..11]).join(format!("{text}.json")), "nothing").unwrap();
+    // In a copy all folders and files are new.
+    let elsewhere = Arc::new(tempfile::tempdir().unwrap());
+    copy(&config.paths.state, &elsewhere.path().join("state"));
+    let mut config_elsewhere = config.clone();
+    (config_elsewhere.paths.state, config_elsewhere.paths.mail) = (elsewhere.path().join("state"), elsewhere.path().join("mail"));
+    for (dir, config, found) in [(elsewhere, config_elsewhere, (9, 1)), (dir, config, (10, 0))] {
+        let house = House::open(dir, config, clock.clone(), Arc::new(RealDisk), "boot", local.clone(), relay.clone()).await;
+        assert_eq!((house.queue.health().messages, house.queue.health().damaged.len()), found);
+        assert_eq!(house.queue.summary().await[0].messages, found.0);
+        house.queue.shutdown().await;
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_envelope_is_set_aside_and_the_rest_goes_on() {
     let house = parked(3).await;
     let ids: Vec<QueueId> = house.queue.list(&ListFilter::default(), None, 100).await.iter().map(|e| e.id).collect();
