@@ -24,6 +24,8 @@ pub struct LocalMail {
     pub body: Body,
     /// Who hands it in, for `Received` and the log: a system user's name.
     pub submitter: String,
+    /// The id to take it under; a fresh one where there is none.
+    pub id: Option<QueueId>,
     /// `false`: final delivery for another mail server (`pillarbox deliver`); the message is stored as it is, only our own
     /// mailboxes are reachable.
     pub submission: bool,
@@ -47,7 +49,7 @@ impl Ingest {
         if mail.body.len() > settings.config.limits.message_size.bytes() {
             return Err(message(replies::message_too_large()));
         }
-        let mut draft = Draft::new(self.rooms.queue.new_id(), mail.from, mail.params);
+        let mut draft = Draft::new(mail.id.unwrap_or_else(|| self.rooms.queue.new_id()), mail.from, mail.params);
         draft.body_began = Some(Instant::now());
         let directory = self.rooms.directory.as_ref();
         let hold = settings.config.mailbox.suspended == "hold";

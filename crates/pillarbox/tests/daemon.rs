@@ -164,7 +164,7 @@ fn mail_for_a_daemon_that_is_down_waits_in_the_drop_folder() {
     let found = daemon.until("the third too", |found| found.len() == 3);
     assert_eq!(found.last().unwrap().from.to_string(), "bob@example.test");
     // Each file goes once its message is safe, so a moment after.
-    daemon.until("only what was refused is left", |_| names() == ["refused-new-0-rubbish"]);
+    daemon.until("only what was refused is left", |_| matches!(names().as_slice(), [left] if left.starts_with("refused-")));
 }
 
 #[test]

@@ -173,6 +173,7 @@ impl LocalDoor for LocalMailDoor {
                 params: mail.params,
                 body: mail.body,
                 submitter: mail.submitter,
+                id: mail.id,
                 submission: mail.submission,
             })
             .await

@@ -31,11 +31,12 @@ pub struct Accepted {
     pub refused: Vec<LocalRefused>,
 }
 
-/// Reads envelope and message from `stream` and hands them over. `submitter` replaces who the envelope claims to come from.
+/// Reads envelope and message from `stream` and hands them over. Whose file it is, where that is known, replaces who the envelope claims to come from;
+/// the message is taken under the id beside it.
 ///
 /// # Errors
 /// When nothing was taken: the message makes no sense, every recipient is refused, or it cannot be stored now.
-pub async fn accept<S, E>(admin: &Admin, stream: S, submitter: Option<String>) -> Result<Accepted, LocalError>
+pub async fn accept<S, E>(admin: &Admin, stream: S, owner: Option<(String, QueueId)>) -> Result<Accepted, LocalError>
 where
     S: Stream<Item = Result<Bytes, E>> + Send,
     E: std::fmt::Display,
@@ -44,7 +45,7 @@ where
     let mut buffer = BytesMut::new();
     let envelope = envelope(&mut stream, &mut buffer).await?;
     let body = Received { stream, buffer };
-    take(admin, envelope, body, submitter).await
+    take(admin, envelope, body, owner).await
 }
 
 /// The rest of the stream, of which `buffer` was read already.
@@ -79,7 +80,7 @@ async fn take<S, E>(
     admin: &Admin,
     envelope: LocalEnvelope,
     mut received: Received<S>,
-    submitter: Option<String>,
+    owner: Option<(String, QueueId)>,
 ) -> Result<Accepted, LocalError>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
@@ -119,11 +120,14 @@ where
         }
     }
     let body: Body = writer.finish().await.map_err(|e| stored(&e))?;
-    let submitter = submitter.unwrap_or(envelope.login);
-    let mail = LocalMail { from, recipients, params, body, submitter, submission: !envelope.deliver };
+    let (submitter, id) = owner.map_or((envelope.login, None), |(submitter, id)| (submitter, Some(id)));
+    let mail = LocalMail { from, recipients, params, body, submitter, id, submission: !envelope.deliver };
     let accepted = hand_over(door.as_ref(), mail.clone()).await?;
     if !accepted.refused.is_empty() {
-        super::notice::tell_sender(admin, &mail, &accepted.refused).await?;
+        // The message is ours whatever becomes of this: an error would have it sent again.
+        if let Err(error) = super::notice::tell_sender(admin, &mail, &accepted.refused).await {
+            tracing::error!(id = %accepted.id, %error, "the sender of a local message could not be told of the recipients that were refused");
+        }
     }
     Ok(accepted)
 }
@@ -253,6 +257,7 @@ mod tests {
             params: MailParams::default(),
             body: Body::from_bytes("x"),
             submitter: "me".into(),
+            id: None,
             submission: true,
         };
         let taken = hand_over(&Picky, mail(&["a", "bad1", "b", "bad2"])).await.unwrap();

@@ -4,6 +4,7 @@
 //! that begins with `tmp-`, synced, and renamed to begin with `new-`: so the daemon never sees half of one. Who sends is the file's owner, whatever
 //! the envelope inside says. What is not a plain file of that owner alone (a symbolic or hard link, a pipe) is thrown out unread.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -12,12 +13,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::unistd::{Uid, User};
+use pillarbox_queue::QueueId;
 use pillarbox_smtp::Severity;
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify;
 use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 
+use super::claim::Claims;
 use super::notice::tell;
 use super::{LocalError, accept};
 use crate::admin::Admin;
@@ -30,6 +33,8 @@ pub const DROP_MODE: u32 = 0o1733;
 const INTERVAL: Duration = Duration::from_secs(60);
 /// A `tmp-` file this old was left by a program that died.
 const LEFT_BEHIND: Duration = Duration::from_secs(24 * 3600);
+/// Why some are thrown out.
+const NOT_PLAIN: &str = "is not a plain file of its own";
 /// Room for the envelope beside the message.
 const ENVELOPE_ROOM: u64 = 1 << 20;
 
@@ -43,9 +48,10 @@ pub async fn watch(admin: Arc<Admin>, shutdown: CancellationToken) -> io::Result
     let state = admin.config().paths.state.clone();
     let folder = drop_folder(&state);
     prepare(&state, &folder)?;
+    let mut taker = Taker::new(admin, folder.clone()).await?;
     let mut watcher = Watcher::new(&folder);
     loop {
-        take_all(&admin, &folder).await;
+        taker.take_all().await;
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = watcher.changed() => {}
@@ -118,22 +124,90 @@ fn wait(fd: &OwnedFd) -> io::Result<bool> {
     }
 }
 
-async fn take_all(admin: &Admin, folder: &Path) {
-    let names = match std::fs::read_dir(folder) {
-        Ok(entries) => entries.filter_map(|e| e.ok().map(|e| e.path())),
-        Err(error) => {
-            tracing::error!(%error, folder = %folder.display(), "the drop folder cannot be read");
-            return;
+/// Takes in what was dropped.
+struct Taker {
+    admin: Arc<Admin>,
+    folder: PathBuf,
+    claims: Arc<Claims>,
+    /// Messages that were taken and whose files could not be removed.
+    taken: HashSet<QueueId>,
+}
+
+impl Taker {
+    /// Settles what an earlier process left.
+    async fn new(admin: Arc<Admin>, folder: PathBuf) -> io::Result<Self> {
+        let claims = Claims::open(&admin.config().paths.state)?;
+        claims.settle(admin.queue().map_err(io::Error::other)?).await?;
+        Ok(Self { admin, folder, claims: Arc::new(claims), taken: HashSet::new() })
+    }
+
+    async fn take_all(&mut self) {
+        let claimed = match self.claim().await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::error!(%error, folder = %self.folder.display(), "dropped mail cannot be taken; it is tried again");
+                return;
+            }
+        };
+        for id in claimed {
+            self.take_one(id).await;
         }
-    };
-    let mut paths: Vec<PathBuf> = names.collect();
-    paths.sort();
-    for path in paths {
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
-        if name.starts_with("new-") {
-            take_one(admin, &path).await;
-        } else if !name.starts_with("refused-") {
-            forget_left_behind(&path);
+    }
+
+    /// Claims what was dropped, throws out what is no file, and answers with all that is claimed.
+    async fn claim(&self) -> io::Result<Vec<QueueId>> {
+        let entries: Vec<PathBuf> = std::fs::read_dir(&self.folder)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        let named = |path: &Path, start: &str| path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(start));
+        let (mut dropped, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|path| named(path, "new-"));
+        others.iter().filter(|path| !named(path, "refused-")).for_each(|path| forget_left_behind(path));
+        dropped.retain(|path| {
+            let plain = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file());
+            if !plain {
+                throw_out(path, NOT_PLAIN);
+            }
+            plain
+        });
+        dropped.sort();
+        let (claims, queue) = (self.claims.clone(), self.admin.queue().map_err(io::Error::other)?.clone());
+        tokio::task::spawn_blocking(move || {
+            for (path, error) in claims.claim(&queue, dropped)? {
+                tracing::error!(%error, file = pillarbox_smtp::printable(path.to_string_lossy().as_bytes()), "a dropped file cannot be moved");
+            }
+            claims.list()
+        })
+        .await
+        .map_err(io::Error::other)?
+    }
+
+    async fn take_one(&mut self, id: QueueId) {
+        let (admin, path) = (&*self.admin, self.claims.path(id));
+        if !self.taken.contains(&id) {
+            let limit = admin.config().limits.message_size.bytes().saturating_add(ENVELOPE_ROOM);
+            let (file, uid) = match open(&path, limit) {
+                Ok(opened) => opened,
+                Err(why) => return throw_out(&path, &why),
+            };
+            let login = User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| format!("uid {uid}"), |user| user.name);
+            // Until the file is gone, the queue must know of its message.
+            let Ok(_remembered) = admin.queue().map(|queue| queue.remember()) else { return };
+            match submit(admin, file, &login, id).await {
+                Ok(()) => {}
+                Err(LocalError::Refused(refused)) if refused.reply.severity() == Severity::Transient => return,
+                Err(LocalError::Api(error)) if error.kind == Kind::Unavailable => return,
+                Err(error) => return refuse(&path, &self.folder, id, &error),
+            }
+            return self.remove(id, &path);
+        }
+        self.remove(id, &path);
+    }
+
+    fn remove(&mut self, id: QueueId, path: &Path) {
+        match std::fs::remove_file(path) {
+            Ok(()) => _ = self.taken.remove(&id),
+            Err(error) => {
+                tracing::error!(%error, file = %path.display(), "a dropped message was taken but its file cannot be removed; it is tried again");
+                self.taken.insert(id);
+            }
         }
     }
 }
@@ -161,7 +235,7 @@ fn open(path: &Path, limit: u64) -> Result<(File, u32), String> {
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|e| format!("cannot be opened: {e}"))?;
     let meta = file.metadata().map_err(|e| format!("cannot be looked at: {e}"))?;
     if !meta.is_file() || meta.nlink() != 1 {
-        return Err("is not a plain file of its own".into());
+        return Err(NOT_PLAIN.into());
     }
     if meta.len() > limit {
         return Err(format!("is larger than a message may be ({} octets)", meta.len()));
@@ -169,31 +243,13 @@ fn open(path: &Path, limit: u64) -> Result<(File, u32), String> {
     Ok((file, meta.uid()))
 }
 
-async fn take_one(admin: &Admin, path: &Path) {
-    let limit = admin.config().limits.message_size.bytes().saturating_add(ENVELOPE_ROOM);
-    let (file, uid) = match open(path, limit) {
-        Ok(opened) => opened,
-        Err(why) => return throw_out(path, &why),
-    };
-    let login = User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| format!("uid {uid}"), |user| user.name);
-    match submit(admin, file, &login).await {
-        Ok(()) => {}
-        Err(LocalError::Refused(refused)) if refused.reply.severity() == Severity::Transient => return,
-        Err(LocalError::Api(error)) if error.kind == Kind::Unavailable => return,
-        Err(error) => return refuse(path, &error),
-    }
-    if let Err(error) = std::fs::remove_file(path) {
-        tracing::error!(%error, file = %path.display(), "a dropped message was taken but its file cannot be removed; it may be taken again");
-    }
-}
-
 /// Reads the file from its beginning and hands it over. Nobody waits for the answer, so a message of which every recipient is refused is
 /// returned by mail too.
-async fn submit(admin: &Admin, mut file: File, login: &str) -> Result<(), LocalError> {
+async fn submit(admin: &Admin, mut file: File, login: &str, id: QueueId) -> Result<(), LocalError> {
     let unreadable = |e: io::Error| ApiError::unavailable(format!("the dropped file cannot be read: {e}"));
     let copy = file.try_clone().map_err(unreadable)?;
     let stream = ReaderStream::new(tokio::fs::File::from_std(copy));
-    match accept(admin, stream, Some(login.to_owned())).await {
+    match accept(admin, stream, Some((login.to_owned(), id))).await {
         Ok(_) => Ok(()),
         Err(LocalError::Refused(refused)) if refused.reply.severity() == Severity::Permanent => {
             let sender = envelope(&mut file).map_err(unreadable)?.from;
@@ -211,10 +267,9 @@ fn envelope(file: &mut File) -> io::Result<LocalEnvelope> {
     serde_json::from_slice(&line).map_err(io::Error::other)
 }
 
-/// Neither taken nor returned: kept beside the others, where an administrator finds it.
-fn refuse(path: &Path, error: &LocalError) {
-    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    let aside = path.with_file_name(format!("refused-{name}"));
+/// Neither taken nor returned: kept in the drop folder, where an administrator finds it.
+fn refuse(path: &Path, folder: &Path, id: QueueId, error: &LocalError) {
+    let aside = folder.join(format!("refused-{id}"));
     tracing::error!(file = %aside.display(), %error, "a dropped message was refused and is kept there");
     if let Err(error) = std::fs::rename(path, &aside) {
         tracing::error!(%error, "it cannot be renamed");
@@ -222,35 +277,5 @@ fn refuse(path: &Path, error: &LocalError) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_plain_files_are_opened() {
-        let folder = tempfile::tempdir().unwrap();
-        let plain = folder.path().join("new-1");
-        std::fs::write(&plain, "x").unwrap();
-        assert!(open(&plain, 10).is_ok());
-        assert!(open(&plain, 0).is_err());
-        let link = folder.path().join("new-2");
-        std::os::unix::fs::symlink(&plain, &link).unwrap();
-        assert!(open(&link, 10).is_err());
-        std::fs::hard_link(&plain, folder.path().join("new-3")).unwrap();
-        assert!(open(&plain, 10).is_err());
-        assert!(open(folder.path(), 10).is_err());
-        let pipe = folder.path().join("new-4");
-        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(open(&pipe, 10).is_err());
-    }
-
-    #[test]
-    fn the_folder_takes_from_everybody_and_shows_to_nobody() {
-        let state = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(state.path(), Permissions::from_mode(0o700)).unwrap();
-        let folder = drop_folder(state.path());
-        prepare(state.path(), &folder).unwrap();
-        prepare(state.path(), &folder).unwrap();
-        assert_eq!(std::fs::metadata(&folder).unwrap().mode() & 0o7777, DROP_MODE);
-        assert_eq!(std::fs::metadata(state.path()).unwrap().mode() & 0o7777, 0o711);
-    }
-}
+#[path = "drop_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@
 
 mod accept;
 mod addresses;
+mod claim;
 mod drop;
 mod header;
 mod notice;
@@ -29,6 +30,8 @@ pub struct LocalMail {
     pub body: Body,
     /// Who hands it in: a system user's name.
     pub submitter: String,
+    /// The id to take it under; a fresh one where there is none.
+    pub id: Option<QueueId>,
     /// `false`: final delivery for another mail server (`pillarbox deliver`): only our own mailboxes are reachable, the message stays as it is.
     pub submission: bool,
 }

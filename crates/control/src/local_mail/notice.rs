@@ -65,6 +65,7 @@ async fn send(admin: &Admin, to: Mailbox, login: &str, refused: &[LocalRefused])
             params: MailParams::default(),
             body: body.clone(),
             submitter: "pillarbox".into(),
+            id: None,
             submission: true,
         };
         match admin.local_door()?.take(mail).await {

@@ -131,7 +131,7 @@ impl LocalDoor for Everything {
             });
         }
         let envelope = Envelope {
-            id: self.queue.new_id(),
+            id: mail.id.unwrap_or_else(|| self.queue.new_id()),
             from: mail.from,
             recipients,
             received: pillarbox_control::api::now_millis(),
@@ -175,6 +175,9 @@ impl DaemonInfo for Info {
     }
     async fn reload(&self) -> Result<(), String> {
         Err("the file is bad".into())
+    }
+    async fn send_tls_reports(&self) -> Result<usize, String> {
+        Ok(1)
     }
     async fn renew_certificates(&self) -> Result<Vec<String>, String> {
         Ok(vec!["mail.example.test".into()])

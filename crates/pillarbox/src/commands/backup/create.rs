@@ -18,7 +18,7 @@ use crate::out::size;
 use crate::session::Session;
 
 /// Folders of the state that a new machine cannot make again.
-const STATE: [&str; 3] = ["dkim", "tls", "drop"];
+const STATE: [&str; 4] = ["dkim", "tls", "drop", "drop.claimed"];
 /// Messages asked for at a time.
 const PAGE: usize = 500;
 
