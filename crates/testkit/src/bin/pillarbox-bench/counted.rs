@@ -40,19 +40,18 @@ pub(crate) fn deferred(program: &Path, folder: &Path, messages: u64, results: &m
         bail!("{} failed: {}", program.display(), String::from_utf8_lossy(&output.stderr));
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    let mut row = "";
-    for line in text.lines() {
-        match line {
-            "without the index:" => row = "a million deferred, first start",
-            "with the index:" => row = "a million deferred, later starts",
-            _ => {}
-        }
-        if let Some(rest) = line.trim().strip_prefix("start: ") {
-            let before = |unit: &str| rest.split_once(unit)?.0.rsplit([' ', ',']).next()?.parse::<f64>().ok();
-            let (Some(seconds), Some(mib)) = (before(" s ("), before(" MiB at most")) else { bail!("not understood: {line}") };
-            results.put(row, "pillarbox", "start s", seconds);
-            results.put(row, "pillarbox", "MiB at most", mib);
-        }
+    // Its table: what kind of start, seconds, seconds of the processor, MiB then, MiB at most, and more.
+    for line in text.lines().filter(|line| line.starts_with("| with") || line.starts_with("| after")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let row = match cells.get(1).copied().unwrap_or_default() {
+            "without an index" => "a million deferred, first start",
+            "with the index" => "a million deferred, later starts",
+            _ => "a million deferred, start after a kill",
+        };
+        let number = |at: usize| cells.get(at).and_then(|cell| cell.parse::<f64>().ok());
+        let (Some(seconds), Some(mib)) = (number(2), number(5)) else { bail!("not understood: {line}") };
+        results.put(row, "pillarbox", "start s", seconds);
+        results.put(row, "pillarbox", "MiB at most", mib);
     }
     Ok(())
 }
