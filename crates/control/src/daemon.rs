@@ -20,6 +20,9 @@ pub trait DaemonInfo: Send + Sync + 'static {
     /// Reads configuration and certificates anew, as SIGHUP does. A bad file is refused with its error and the old one stays in force.
     async fn reload(&self) -> Result<(), String>;
 
+    /// Sends the TLS reports of finished days now, to those who ask for them. Answers how many went out; what fails is tried again later.
+    async fn send_tls_reports(&self) -> Result<usize, String>;
+
     /// Orders certificates anew from the ACME authority now. Answers with the names ordered.
     async fn renew_certificates(&self) -> Result<Vec<String>, String>;
 }

@@ -90,6 +90,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     let set_level = logging.level_setter();
     let challenges = Challenges::default();
     let orders = Orders::new(challenges.clone());
+    let post = reports::Post { internal, signer, config: config_swap.clone() };
     let running = Arc::new(Running {
         config_path,
         config: config_swap.clone(),
@@ -107,6 +108,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         applying: parking_lot::Mutex::new(()),
         keepers: parking_lot::Mutex::new(keepers),
         queue: queue.clone(),
+        post: post.clone(),
         set_level,
     });
     let metrics = metrics()?;
@@ -128,8 +130,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     let control = tokio::spawn(pillarbox_control::serve(admin.clone(), pillarbox_control::bind(&config.paths.runtime)?, shutdown.clone()));
     tokio::spawn(resume_held(admin.clone()));
     let drops = tokio::spawn(pillarbox_control::local_mail::watch(admin, shutdown.clone()));
-    let post = reports::Post { internal, signer, config: running.config.clone() };
-    tokio::spawn(reports::send(post, relay.clone(), directory.clone(), running.dns.clone(), shutdown.clone()));
+    let reports = tokio::spawn(reports::send(post, relay.clone(), directory.clone(), running.dns.clone(), shutdown.clone()));
     tokio::spawn(async move { relay.probe().await });
     tokio::spawn(acme::keep(orders, running.config.clone(), running.certificates.clone()));
     write_listeners(&config.paths.runtime, &running.listeners)?;
@@ -161,7 +162,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     for keeper in keepers {
         keeper.stop().await;
     }
-    let _ = tokio::time::timeout(Duration::from_secs(5), futures::future::join(control, drops)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), futures::future::join3(control, drops, reports)).await;
     let _ = std::fs::remove_file(config.paths.runtime.join("listeners.json"));
     tracing::info!("stopped");
     Ok(())

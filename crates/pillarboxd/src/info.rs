@@ -21,6 +21,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::acme::Orders;
 use crate::logging::LevelSetter;
+use crate::reports::Post;
 
 /// Everything that a reload touches.
 pub(crate) struct Running {
@@ -39,6 +40,7 @@ pub(crate) struct Running {
     pub(crate) orders: Arc<Orders>,
     pub(crate) keepers: Mutex<Vec<Keeper>>,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) post: Post,
     pub(crate) set_level: LevelSetter,
     /// Held while new settings are put in force.
     pub(crate) applying: Mutex<()>,
@@ -138,5 +140,9 @@ impl DaemonInfo for Running {
 
     async fn renew_certificates(&self) -> Result<Vec<String>, String> {
         self.orders.order(&self.config.load_full(), &self.certificates).await.map_err(|e| format!("{e:#}"))
+    }
+
+    async fn send_tls_reports(&self) -> Result<usize, String> {
+        self.relay.send_tls_reports(OffsetDateTime::now_utc(), &self.post.for_tls()).await.map_err(|e| e.to_string())
     }
 }

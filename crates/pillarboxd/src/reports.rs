@@ -9,10 +9,11 @@ use pillarbox_config::Config;
 use pillarbox_control::api::now_millis;
 use pillarbox_directory::Directory;
 use pillarbox_ingest::ReportIntake;
-use pillarbox_message::header;
+use pillarbox_message::{address_list, header};
 use pillarbox_relay::Relay;
+use pillarbox_relay::tlsrpt::Submit;
 use pillarbox_screen::{Dns, Signer, reports};
-use pillarbox_smtp::Mailbox;
+use pillarbox_smtp::{Domain, Mailbox};
 use tokio_util::sync::CancellationToken;
 
 use crate::wiring::{InternalMail, internal_envelope};
@@ -29,34 +30,46 @@ pub(crate) struct Post {
 }
 
 impl Post {
-    /// Queues a report under the null reverse path, signed where the sending domain has keys (RFC 8460 §5.3 wants that).
+    /// A signature by the author's domain, or where that has no keys (a host's name seldom has) by the domain above it, which DMARC counts as
+    /// the same. RFC 8460 §3 wants one.
+    async fn signature(&self, message: &[u8]) -> Vec<u8> {
+        let author = header::first(message, "From").and_then(|field| address_list::mailboxes(field.value).into_iter().next());
+        let mut name = author.map(|author| author.domain.to_string()).unwrap_or_default();
+        while let Ok(domain) = Domain::new(&name) {
+            if let Ok(Some(fields)) = self.signer.sign(&domain, Bytes::copy_from_slice(message)).await {
+                return fields;
+            }
+            name = name.split_once('.').map(|(_, above)| above.to_owned()).unwrap_or_default();
+        }
+        Vec::new()
+    }
+
+    /// Queues a report under the null reverse path, signed where possible.
     async fn send(&self, to: Mailbox, from: Option<Mailbox>, message: Vec<u8>) {
-        let domain = header::first(&message, "From")
-            .and_then(|field| pillarbox_message::address_list::mailboxes(field.value).into_iter().next())
-            .map(|author| author.domain);
-        let signature = match domain {
-            Some(domain) => self.signer.sign(&domain, Bytes::from(message.clone())).await.ok().flatten().unwrap_or_default(),
-            None => Vec::new(),
-        };
+        let signature = self.signature(&message).await;
         let mut envelope = internal_envelope(to, now_millis());
         if let Some(from) = from {
             envelope.from = from.into();
         }
         self.internal.submit(envelope, [signature, message].concat()).await;
     }
+
+    /// For TLS reports.
+    pub(crate) fn for_tls(&self) -> Submit {
+        let post = self.clone();
+        Arc::new(move |report| {
+            let post = post.clone();
+            Box::pin(async move {
+                post.send(report.to, None, report.message).await;
+                Ok(())
+            })
+        })
+    }
 }
 
 /// Sends both kinds until `stop`.
 pub(crate) async fn send(post: Post, relay: Arc<Relay>, directory: Arc<dyn Directory>, dns: Dns, stop: CancellationToken) {
-    let for_tls = post.clone();
-    let submit: pillarbox_relay::tlsrpt::Submit = Arc::new(move |report| {
-        let post = for_tls.clone();
-        Box::pin(async move {
-            post.send(report.to, None, report.message).await;
-            Ok(())
-        })
-    });
-    let tls = relay.background(stop.clone(), submit);
+    let tls = relay.background(stop.clone(), post.for_tls());
     let dmarc = async {
         while tokio::time::timeout(LOOK, stop.cancelled()).await.is_err() {
             let config = post.config.load_full();

@@ -53,6 +53,8 @@ const SAVE_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 pub struct Relay {
     shared: ArcSwap<Shared>,
     timeouts: Timeouts,
+    /// Held while TLS reports are sent, so that none is sent twice.
+    reporting: tokio::sync::Mutex<()>,
 }
 
 impl Relay {
@@ -64,7 +66,7 @@ impl Relay {
     /// The same with other waits than the RFC's, as tests want them.
     pub fn with_timeouts(config: &Config, timeouts: Timeouts) -> Result<Arc<Self>, RelayError> {
         let shared = Shared::new(config, timeouts, None)?;
-        Ok(Arc::new(Self { shared: ArcSwap::from_pointee(shared), timeouts }))
+        Ok(Arc::new(Self { shared: ArcSwap::from_pointee(shared), timeouts, reporting: tokio::sync::Mutex::default() }))
     }
 
     /// Takes a new configuration; runs under way finish with the old one. On an error the old one stays.
@@ -116,7 +118,11 @@ impl Relay {
                 }
                 let now = OffsetDateTime::now_utc();
                 if !stopping && now - delay >= now.date().midnight().assume_utc() {
-                    self.send_tls_reports(now, &submit).await;
+                    match self.send_tls_reports(now, &submit).await {
+                        Ok(0) => {}
+                        Ok(sent) => tracing::info!(sent, "TLS reports were sent"),
+                        Err(error) => tracing::warn!(%error, "TLS reports could not be sent"),
+                    }
                 }
             }
             if stopping {
@@ -125,16 +131,13 @@ impl Relay {
         }
     }
 
-    /// Sends the TLS reports of the days before `now`; what fails waits for the next call.
-    pub async fn send_tls_reports(&self, now: OffsetDateTime, submit: &Submit) {
+    /// Sends the TLS reports of the days before `now` and answers how many went out; what fails waits for the next call.
+    pub async fn send_tls_reports(&self, now: OffsetDateTime, submit: &Submit) -> std::io::Result<usize> {
+        let _one_at_a_time = self.reporting.lock().await;
         let shared = self.shared();
-        let Some(counter) = &shared.counter else { return };
+        let Some(counter) = &shared.counter else { return Ok(0) };
         let (means, hostname) = (shared.means(), shared.ourselves.hostname().to_owned());
-        match tlsrpt::send_finished(counter, &means, &hostname, now, submit).await {
-            Ok(0) => {}
-            Ok(sent) => tracing::info!(sent, "TLS reports were sent"),
-            Err(error) => tracing::warn!(%error, "TLS reports could not be sent"),
-        }
+        tlsrpt::send_finished(counter, &means, &hostname, now, submit).await
     }
 
     /// Takes a message that may hold TLS reports from others, and keeps them for [`Relay::received_tls_reports`]. Returns how many.

@@ -12,6 +12,7 @@ mod reports;
 mod schedule;
 mod sessions;
 pub(crate) mod sts;
+mod tls_reports;
 mod to_postfix;
 mod wishes;
 

@@ -115,6 +115,13 @@ pub enum RouteEnd {
     },
 }
 
+/// What became of a wish to send TLS reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportsSent {
+    /// How many went out.
+    pub sent: usize,
+}
+
 /// How one probe of `check` or one record of `dns check` came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -55,6 +55,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/trace", get(reports::trace))
         .route("/v1/reports/dmarc", get(reports::dmarc))
         .route("/v1/reports/tls", get(reports::tls))
+        .route("/v1/reports/tls/send", post(reports::send_tls))
         .route("/v1/tls", get(reports::certificates))
         .route("/v1/tls/renew", post(reports::renew))
         .route("/v1/check/relay", post(check::relay))

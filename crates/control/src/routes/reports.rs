@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::input::Asked;
 use crate::admin::Admin;
-use crate::api::CertificateInfo;
+use crate::api::{CertificateInfo, ReportsSent};
 use crate::error::{ApiError, ApiResult};
 use crate::eventlog::{self, Trace};
 
@@ -44,6 +44,12 @@ pub(super) async fn dmarc(State(admin): State<Arc<Admin>>) -> ApiResult<axum::Js
 pub(super) async fn tls(State(admin): State<Arc<Admin>>) -> ApiResult<axum::Json<Vec<Report>>> {
     let found = admin.relay()?.received_tls_reports().await;
     Ok(axum::Json(found.map_err(|e| ApiError::unavailable(format!("the TLS reports cannot be read: {e}")))?))
+}
+
+/// Answers with how many went out.
+pub(super) async fn send_tls(State(admin): State<Arc<Admin>>) -> ApiResult<axum::Json<ReportsSent>> {
+    let sent = admin.daemon()?.send_tls_reports().await;
+    Ok(axum::Json(ReportsSent { sent: sent.map_err(|e| ApiError::unavailable(format!("TLS reports could not be sent: {e}")))? }))
 }
 
 pub(super) async fn certificates(State(admin): State<Arc<Admin>>) -> ApiResult<axum::Json<Vec<CertificateInfo>>> {

@@ -98,7 +98,17 @@ pub(crate) enum ReportVerb {
     /// DMARC aggregate reports
     Dmarc,
     /// TLS reports
-    Tls,
+    Tls {
+        #[command(subcommand)]
+        verb: Option<TlsReportVerb>,
+    },
+}
+
+/// `pillarbox report tls`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TlsReportVerb {
+    /// Send our own reports about finished days now, to those who ask for them; the daemon does it by itself in the first hours of each day
+    Send,
 }
 
 /// `pillarbox backup`.

@@ -1,9 +1,11 @@
-//! `pillarbox report`: what other servers say about our mail.
+//! `pillarbox report`: what other servers say about our mail, and what we say about theirs.
 
+use hyper::Method;
+use pillarbox_control::api::ReportsSent;
 use pillarbox_relay::tlsrpt::Report;
 use pillarbox_screen::reports::ReceivedReport;
 
-use crate::args::ReportVerb;
+use crate::args::{ReportVerb, TlsReportVerb};
 use crate::failure::Failure;
 use crate::session::Session;
 
@@ -29,7 +31,17 @@ pub(crate) async fn run(session: &Session, verb: ReportVerb) -> Result<(), Failu
                 ]
             })
         }
-        ReportVerb::Tls => {
+        ReportVerb::Tls { verb: Some(TlsReportVerb::Send) } => {
+            // A place that takes reports by HTTPS may take its time.
+            let patience = std::time::Duration::from_secs(600);
+            let told: ReportsSent = api.json(Method::POST, "/v1/reports/tls/send", Vec::new().into(), patience).await?;
+            match (session.out.json, told.sent) {
+                (true, _) => session.out.value(&told),
+                (false, 0) => session.out.line("No report was due: nothing is left of the days before today, or nobody asked."),
+                (false, sent) => session.out.line(format!("Reports sent: {sent}.")),
+            }
+        }
+        ReportVerb::Tls { verb: None } => {
             let found: Vec<Report> = api.get("/v1/reports/tls").await?;
             if found.is_empty() && !session.out.json {
                 return session
