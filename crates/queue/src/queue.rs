@@ -202,9 +202,8 @@ impl Queue {
 
     /// Brings a body into a form that the journal takes: small and in memory, or a durable file under `spool/`.
     async fn storable(&self, body: Body) -> Result<Storable, AcceptError> {
-        let storage = |error: std::io::Error| match is_full(&error) {
-            true => AcceptError::DiskFull { free: self.space.free() },
-            false => AcceptError::Storage(error.to_string()),
+        let storage = |error: std::io::Error| {
+            if is_full(&error) { AcceptError::DiskFull { free: self.space.free() } } else { AcceptError::Storage(error.to_string()) }
         };
         let (prefix, inner) = body.parts();
         match inner {

@@ -78,7 +78,7 @@ async fn a_large_message_whose_file_cannot_be_written_is_refused_alone() {
 /// The file that a message under way is written to.
 async fn spooled(town: &Town, before: &[PathBuf]) -> PathBuf {
     for _ in 0..600 {
-        let newest = files(&town.daemon.home().join("state/queue/spool")).into_iter().filter(|f| !before.contains(f)).next_back();
+        let newest = files(&town.daemon.home().join("state/queue/spool")).into_iter().rfind(|f| !before.contains(f));
         if let Some(file) = newest {
             return file;
         }
