@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, SystemClock, millis};
 use crate::records::{AliasAddress, AliasRecord, Change, CredentialRecord, DomainRecord, UserRecord};
+use crate::state::{StateRow, left};
 use crate::store::{Directory, DirectoryError, Result};
 use crate::tables::{Row, Rows, Table, Tables, read, stage};
 
@@ -207,5 +208,20 @@ impl Directory for MemoryDirectory {
         let state = self.state.lock();
         let rows = state.range((table.to_owned(), Vec::new())..).take_while(|((t, _), _)| t == table);
         Ok(rows.filter(|(_, e)| e.expires > now).map(|((_, k), e)| (k.clone(), e.value.clone())).collect())
+    }
+
+    async fn state_page(&self, after: Option<(&str, &[u8])>, limit: usize) -> Result<Vec<StateRow>> {
+        self.here()?;
+        let now = self.now();
+        let from = after.map_or(Bound::Unbounded, |(table, key)| Bound::Excluded((table.to_owned(), key.to_vec())));
+        let state = self.state.lock();
+        let rows = state.range((from, Bound::Unbounded)).filter(|(_, e)| e.expires > now).take(limit);
+        let row = |((table, key), e): (&(String, Vec<u8>), &Entry)| StateRow {
+            table: table.clone(),
+            key: key.clone(),
+            value: e.value.clone(),
+            keep: left(e.expires, now, u64::MAX),
+        };
+        Ok(rows.map(row).collect())
     }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use pillarbox_smtp::{Domain, Mailbox};
 
+use crate::postgres::Registry;
 use crate::records::{AliasAddress, AliasRecord, Change, CredentialRecord, DomainRecord, UserRecord};
+use crate::state::StateRow;
 
 /// Why the store did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,14 @@ pub enum DirectoryError {
         found: u32,
         /// Newest format known.
         known: u32,
+    },
+    /// A move was to fill a store that holds something.
+    #[error("{place} holds {domains} domains already")]
+    Occupied {
+        /// Which store.
+        place: String,
+        /// How much is in it.
+        domains: usize,
     },
     /// The change contradicts what is there (a user of no domain, an alias loop).
     #[error("{0}")]
@@ -95,4 +105,11 @@ pub trait Directory: Send + Sync + 'static {
     async fn state_remove(&self, table: &str, key: &[u8]) -> Result<()>;
     /// All live entries of a table, for listings.
     async fn state_list(&self, table: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;
+    /// Live entries of all tables in an order of the store's own, after `after` (table and key), at most `limit`: for moving them elsewhere.
+    async fn state_page(&self, after: Option<(&str, &[u8])>, limit: usize) -> Result<Vec<StateRow>>;
+
+    /// The register of the nodes that share this store; `None`: one process has it for itself.
+    fn registry(&self) -> Option<Registry> {
+        None
+    }
 }

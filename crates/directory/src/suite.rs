@@ -340,6 +340,32 @@ async fn state(directory: &dyn Directory, clock: &ManualClock) {
     assert_eq!(directory.state_add("rate", b"c", 4, minute).await.unwrap(), 7);
     directory.state_put("settings", b"secret", b"s", crate::state::FOREVER).await.unwrap();
 
+    // What was counted elsewhere is counted on.
+    directory.state_put("rate", b"moved", b"5", minute).await.unwrap();
+    assert_eq!(directory.state_get("rate", b"moved").await.unwrap().as_deref(), Some(b"5".as_slice()));
+    assert_eq!(directory.state_add("rate", b"moved", 2, minute).await.unwrap(), 7);
+    directory.state_put("rate", b"text", b"007", minute).await.unwrap();
+    assert_eq!(directory.state_get("rate", b"text").await.unwrap().as_deref(), Some(b"007".as_slice()));
+    let (mut rows, mut after) = (Vec::new(), None::<(String, Vec<u8>)>);
+    loop {
+        let page = directory.state_page(after.as_ref().map(|(t, k)| (t.as_str(), k.as_slice())), 2).await.unwrap();
+        assert!(page.len() <= 2);
+        let Some(last) = page.last() else { break };
+        after = Some((last.table.clone(), last.key.clone()));
+        rows.extend(page);
+    }
+    let mut names: Vec<_> = rows.iter().map(|r| (r.table.as_str(), r.key.as_slice(), r.value.as_slice(), r.keep)).collect();
+    names.sort();
+    let expected: [(&str, &[u8], &[u8], Duration); 6] = [
+        ("grey", b"k\0\xff", b"v", minute),
+        ("grey", b"new", b"w", minute * 10),
+        ("rate", b"c", b"7", minute),
+        ("rate", b"moved", b"7", minute),
+        ("rate", b"text", b"007", minute),
+        ("settings", b"secret", b"s", crate::state::FOREVER),
+    ];
+    assert_eq!(names, expected);
+
     clock.advance(minute);
     assert_eq!(directory.state_get("grey", b"k\0\xff").await.unwrap(), None, "expired");
     assert_eq!(directory.state_list("grey").await.unwrap().len(), 1);

@@ -1,16 +1,21 @@
-//! Moving a whole directory into another store, while the first one goes on being used.
+//! Copying a whole directory into another store, while the first one goes on being used.
 
-use crate::records::Change;
-use crate::state::{FOREVER, SETTINGS};
-use crate::store::{Directory, Result};
+use futures::{StreamExt, TryStreamExt};
+use pillarbox_smtp::Mailbox;
+
+use crate::movable::touched::{Touched, Touches};
+use crate::records::{Change, DomainRecord};
+use crate::store::{Directory, DirectoryError, Result};
 
 /// Records copied at a time.
 const PAGE: usize = 1000;
-/// Passes over a directory that changes all the while; the last pass is what counts.
-const MAX_PASSES: usize = 10;
+/// Entries of state written at once.
+const AT_ONCE: usize = 8;
+/// Attempts at a page that contradicts what the target holds: a change made meanwhile is brought over first.
+const MAX_ATTEMPTS: usize = 5;
 
-/// What was copied in the last pass.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+/// What was copied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Transferred {
     /// Domains.
     pub domains: u64,
@@ -18,135 +23,194 @@ pub struct Transferred {
     pub users: u64,
     /// Aliases.
     pub aliases: u64,
+    /// Entries of state: what greylisting, vacation replies and rates remember, settings, reports.
+    pub state: u64,
     /// Records that were in the target and not in the source, and were removed.
     pub removed: u64,
-    /// Whether nothing changed in the source during the last pass, so that both are alike.
-    pub settled: bool,
 }
 
-/// Makes `to` like `from`, settings included, other state not; repeated until a pass sees no change in `from`. Calls `progress` with the
-/// number of records so far.
-///
-/// # Errors
-/// When one of the two does not answer. The target is then partly filled; the transfer may be repeated.
-pub async fn transfer(from: &dyn Directory, to: &dyn Directory, mut progress: impl FnMut(u64) + Send) -> Result<Transferred> {
-    let mut done = Transferred::default();
-    for _ in 0..MAX_PASSES {
-        let before = from.generation();
-        done = pass(from, to, &mut progress).await?;
-        done.settled = from.generation() == before;
-        if done.settled {
-            break;
+/// Brings what lies beside a record along: private DKIM keys are files with one store and in the records of the other.
+#[async_trait::async_trait]
+pub trait Adapt: Send + Sync + 'static {
+    /// The record of a domain as the other store is to have it.
+    async fn domain(&self, record: DomainRecord) -> Result<DomainRecord>;
+}
+
+/// One copy from store to store.
+pub(crate) struct Copy<'a> {
+    pub(crate) from: &'a dyn Directory,
+    pub(crate) to: &'a dyn Directory,
+    pub(crate) adapt: &'a dyn Adapt,
+    /// Hears of every change of `from` meanwhile.
+    pub(crate) touches: &'a Touches,
+    /// Called with the number of records so far.
+    pub(crate) progress: &'a (dyn Fn(u64) + Send + Sync),
+}
+
+impl Copy<'_> {
+    /// Makes `to` like `from` but for what is touched meanwhile, which [`Copy::catch_up`] brings over.
+    pub(crate) async fn everything(&self) -> Result<Transferred> {
+        let mut done = Transferred { state: self.state().await?, ..Transferred::default() };
+        let domains = self.from.domains().await?;
+        done.domains = domains.len() as u64;
+        let mut changes = Vec::with_capacity(domains.len());
+        for domain in &domains {
+            changes.push(Change::PutDomain(self.adapt.domain(domain.clone()).await?));
         }
+        self.to.apply(changes).await?;
+        // Removed first: a login name may have moved from a user that is gone.
+        done.removed = self.remove_extra().await?;
+        let mut after = None;
+        loop {
+            let page = self.with_retries(async || self.users_after(after.as_ref()).await).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.clone());
+            done.users = done.users.saturating_add(page.len() as u64);
+            (self.progress)(done.users);
+        }
+        let mut after = None;
+        loop {
+            let page = self.from.aliases(None, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.address.clone());
+            done.aliases = done.aliases.saturating_add(page.len() as u64);
+            let changes: Vec<Change> = page.into_iter().map(Change::PutAlias).collect();
+            self.with_retries(async || self.to.apply(changes.clone()).await).await?;
+            (self.progress)(done.users.saturating_add(done.aliases));
+        }
+        let mut gone = Vec::new();
+        for domain in self.to.domains().await? {
+            if self.from.domain(&domain.name).await?.is_none() {
+                gone.push(Change::RemoveDomain(domain.name));
+            }
+        }
+        done.removed = done.removed.saturating_add(gone.len() as u64);
+        if !gone.is_empty() {
+            self.to.apply(gone).await?;
+        }
+        Ok(done)
     }
-    Ok(done)
-}
 
-async fn pass(from: &dyn Directory, to: &dyn Directory, progress: &mut (dyn FnMut(u64) + Send)) -> Result<Transferred> {
-    let mut done = Transferred::default();
-    for (name, value) in from.state_list(SETTINGS).await? {
-        to.state_put(SETTINGS, &name, &value, FOREVER).await?;
-    }
-    let domains = from.domains().await?;
-    done.domains = domains.len() as u64;
-    to.apply(domains.iter().cloned().map(Change::PutDomain).collect()).await?;
-    // Removed first: a login name may have moved from a user that is gone.
-    done.removed = remove_extra(from, to).await?;
-    let mut after = None;
-    loop {
-        let page = from.users(None, after.as_ref(), PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.address.clone());
+    /// Copies one page of users; answers with their addresses.
+    async fn users_after(&self, after: Option<&Mailbox>) -> Result<Vec<Mailbox>> {
+        let page = self.from.users(None, after, PAGE).await?;
+        let addresses: Vec<_> = page.iter().map(|user| user.address.clone()).collect();
         let mut changes = Vec::with_capacity(page.len().saturating_mul(2));
         for user in page {
-            done.users = done.users.saturating_add(1);
-            // A user removed since the page was read is removed from the target by the next pass.
-            let credential = from.credential(&user.address).await?.unwrap_or_default();
+            // A user removed since the page was read is among the touched.
+            let credential = self.from.credential(&user.address).await?.unwrap_or_default();
             changes.push(Change::PutCredential(user.address.clone(), credential));
             changes.push(Change::PutUser(user));
         }
-        to.apply(changes).await?;
-        progress(done.users);
-    }
-    let mut after = None;
-    loop {
-        let page = from.aliases(None, after.as_ref(), PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.address.clone());
-        done.aliases = done.aliases.saturating_add(page.len() as u64);
-        to.apply(page.into_iter().map(Change::PutAlias).collect()).await?;
-        progress(done.users.saturating_add(done.aliases));
-    }
-    let mut gone = Vec::new();
-    for domain in to.domains().await? {
-        if !domains.iter().any(|d| d.name == domain.name) {
-            gone.push(Change::RemoveDomain(domain.name));
+        if !changes.is_empty() {
+            self.to.apply(changes).await?;
         }
+        Ok(addresses)
     }
-    done.removed = done.removed.saturating_add(gone.len() as u64);
-    if !gone.is_empty() {
-        to.apply(gone).await?;
-    }
-    Ok(done)
-}
 
-/// Removes users and aliases that only the target has.
-async fn remove_extra(from: &dyn Directory, to: &dyn Directory) -> Result<u64> {
-    let mut removed = 0u64;
-    let mut after = None;
-    loop {
-        let page = to.users(None, after.as_ref(), PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.address.clone());
-        let mut gone = Vec::new();
-        for user in page {
-            if from.user(&user.address).await?.is_none() {
-                gone.push(Change::RemoveUser(user.address));
+    /// Repeats what the target's rules refuse, after bringing over what was changed meanwhile: a login name that moved, a new domain.
+    async fn with_retries<T>(&self, work: impl AsyncFn() -> Result<T>) -> Result<T> {
+        let mut attempt = 0;
+        loop {
+            match work().await {
+                Err(DirectoryError::Refused(why)) if attempt < MAX_ATTEMPTS => {
+                    tracing::debug!("a page of the directory is copied again: {why}");
+                    attempt += 1;
+                    self.catch_up().await?;
+                }
+                done => return done,
             }
         }
-        removed = removed.saturating_add(gone.len() as u64);
-        if !gone.is_empty() {
-            to.apply(gone).await?;
-        }
     }
-    let mut after = None;
-    loop {
-        let page = to.aliases(None, after.as_ref(), PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.address.clone());
-        let mut gone = Vec::new();
-        for alias in page {
-            if from.alias(&alias.address).await?.is_none() {
-                gone.push(Change::RemoveAlias(alias.address));
+
+    /// Brings over what was touched so far; answers how much that was.
+    pub(crate) async fn catch_up(&self) -> Result<usize> {
+        let touched = self.touches.take();
+        for chunk in touched.chunks(PAGE) {
+            if let Err(error) = self.bring(chunk).await {
+                self.touches.put_back(&touched);
+                return Err(error);
             }
         }
-        removed = removed.saturating_add(gone.len() as u64);
-        if !gone.is_empty() {
-            to.apply(gone).await?;
+        Ok(touched.len())
+    }
+
+    async fn bring(&self, touched: &[Touched]) -> Result<()> {
+        let mut changes = Vec::new();
+        for one in touched {
+            match one {
+                Touched::Domain(name) => changes.push(match self.from.domain(name).await? {
+                    Some(record) => Change::PutDomain(self.adapt.domain(record).await?),
+                    None => Change::RemoveDomain(name.clone()),
+                }),
+                Touched::User(address) => match self.from.user(address).await? {
+                    Some(user) => {
+                        let credential = self.from.credential(address).await?.unwrap_or_default();
+                        changes.push(Change::PutCredential(user.address.clone(), credential));
+                        changes.push(Change::PutUser(user));
+                    }
+                    None => changes.push(Change::RemoveUser(address.clone())),
+                },
+                Touched::Alias(address) => changes.push(match self.from.alias(address).await? {
+                    Some(alias) => Change::PutAlias(alias),
+                    None => Change::RemoveAlias(address.clone()),
+                }),
+            }
+        }
+        self.to.apply(changes).await
+    }
+
+    /// Copies the state, each entry for as long as it has left.
+    pub(crate) async fn state(&self) -> Result<u64> {
+        let mut copied = 0u64;
+        let mut after: Option<(String, Vec<u8>)> = None;
+        loop {
+            let page = self.from.state_page(after.as_ref().map(|(table, key)| (table.as_str(), key.as_slice())), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(copied) };
+            after = Some((last.table.clone(), last.key.clone()));
+            copied = copied.saturating_add(page.len() as u64);
+            let writes = page.iter().map(|row| self.to.state_put(&row.table, &row.key, &row.value, row.keep));
+            futures::stream::iter(writes).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
         }
     }
-    Ok(removed)
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::export::render;
-    use crate::memory::MemoryDirectory;
-    use crate::suite::build;
+    /// Removes users and aliases that only the target has.
+    async fn remove_extra(&self) -> Result<u64> {
+        let mut removed = 0u64;
+        let mut after = None;
+        loop {
+            let page = self.to.users(None, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.address.clone());
+            let mut gone = Vec::new();
+            for user in page {
+                if self.from.user(&user.address).await?.is_none() {
+                    gone.push(Change::RemoveUser(user.address));
+                }
+            }
+            removed = removed.saturating_add(self.remove(gone).await?);
+        }
+        let mut after = None;
+        loop {
+            let page = self.to.aliases(None, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.address.clone());
+            let mut gone = Vec::new();
+            for alias in page {
+                if self.from.alias(&alias.address).await?.is_none() {
+                    gone.push(Change::RemoveAlias(alias.address));
+                }
+            }
+            removed = removed.saturating_add(self.remove(gone).await?);
+        }
+        Ok(removed)
+    }
 
-    #[tokio::test]
-    async fn both_are_alike_afterwards() {
-        let (from, to) = (MemoryDirectory::new(), MemoryDirectory::new());
-        build(&from, &["example.org"]).await.user("bob@example.org").await.alias("@example.org", &["bob@example.org"]).await;
-        from.state_put(SETTINGS, b"srs-secret", b"s", FOREVER).await.unwrap();
-        from.state_put("greylist", b"k", b"v", FOREVER).await.unwrap();
-        build(&to, &["example.org", "old.example"]).await.user("x@old.example").await.alias("y@example.org", &["x@old.example"]).await;
-        let mut last = 0;
-        let done = transfer(&from, &to, |n| last = n).await.unwrap();
-        assert_eq!(done, Transferred { domains: 1, users: 1, aliases: 1, removed: 3, settled: true });
-        assert_eq!(last, 2);
-        assert_eq!(render(&to).await.unwrap(), render(&from).await.unwrap());
-        assert!(to.state_list("greylist").await.unwrap().is_empty());
+    async fn remove(&self, gone: Vec<Change>) -> Result<u64> {
+        let count = gone.len() as u64;
+        if count > 0 {
+            self.to.apply(gone).await?;
+        }
+        Ok(count)
     }
 }

@@ -33,9 +33,14 @@ impl Authenticator {
         }
     }
 
+    /// Whether other nodes count with us.
+    fn is_shared(&self) -> bool {
+        self.policy.shared || self.directory.registry().is_some()
+    }
+
     async fn admit_shared(&self, client: Option<IpAddr>) -> Result<(), Duration> {
         let limits = &self.policy.guesses;
-        let (Some(client), true) = (client, self.policy.shared && limits.per_client > 0) else { return Ok(()) };
+        let (Some(client), true) = (client, self.is_shared() && limits.per_client > 0) else { return Ok(()) };
         match self.directory.state_get(FAILURES, Network::of(client).octets()).await {
             Ok(Some(value)) if counter(&value) >= u64::from(limits.per_client) => Err(limits.window),
             _ => Ok(()),
@@ -44,7 +49,7 @@ impl Authenticator {
 
     pub(super) fn failed(&self, client: Option<IpAddr>, account: &str) {
         self.guesses.failed(client, account, self.clock.now());
-        if let (Some(client), true) = (client, self.policy.shared) {
+        if let (Some(client), true) = (client, self.is_shared()) {
             let (directory, window) = (Arc::clone(&self.directory), self.policy.guesses.window);
             tokio::spawn(async move {
                 // Lost when the database is away: then nobody logs in anyway.

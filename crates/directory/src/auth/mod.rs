@@ -65,7 +65,7 @@ pub struct AuthPolicy {
     pub remember: Duration,
     /// Domain of login names without one.
     pub default_domain: Option<Domain>,
-    /// Count failures over all nodes, in the directory's state.
+    /// Count failures in the directory's state even where no other node shares it.
     pub shared: bool,
 }
 
@@ -89,7 +89,7 @@ impl AuthPolicy {
     pub fn from_config(config: &Config) -> Self {
         let guesses =
             GuessLimits { per_client: config.auth.failures_per_client, window: config.auth.failure_window, ..GuessLimits::default() };
-        Self { cost: config.auth.argon2, guesses, shared: config.directory.backend == "postgres", ..Self::default() }
+        Self { cost: config.auth.argon2, guesses, ..Self::default() }
     }
 }
 

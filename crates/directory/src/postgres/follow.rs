@@ -10,7 +10,7 @@ use tokio_postgres::{AsyncMessage, Config};
 
 use super::commit::table_of;
 use super::tls::Connector;
-use super::{Shared, schema, timed, unavailable};
+use super::{Shared, registry, schema, timed, unavailable};
 use crate::clock::millis;
 use crate::store::Result;
 
@@ -52,6 +52,7 @@ impl Shared {
 
     fn set_away(&self, why: Option<String>) {
         let was = self.away.swap(why.is_some(), Ordering::AcqRel);
+        metrics::gauge!("pillarbox_directory_away").set(if why.is_some() { 1.0 } else { 0.0 });
         match (&why, was) {
             (Some(why), false) => tracing::error!("the directory's database is away; known users are served from memory: {why}"),
             (None, true) => tracing::info!("the directory's database is back"),
@@ -79,12 +80,16 @@ async fn connected(shared: &Weak<Shared>, config: &Config, tls: &Connector, pati
     let connect = async { config.connect(tls.clone()).await };
     let (client, mut connection) = timed(patience, connect).await?;
     let woken = Arc::new(Notify::new());
-    let wake = Arc::clone(&woken);
+    let (wake, to_wake) = (Arc::clone(&woken), Weak::clone(shared));
     // Queries and notifications arrive on one stream, which has to be driven beside us.
     let driver = tokio::spawn(async move {
         while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
             match message {
-                Ok(AsyncMessage::Notification(_)) => wake.notify_one(),
+                Ok(AsyncMessage::Notification(note)) => match (note.channel(), to_wake.upgrade()) {
+                    (registry::ASK_CHANNEL, Some(shared)) => shared.asked.send_modify(|n| *n = n.wrapping_add(1)),
+                    (registry::ANSWER_CHANNEL, Some(shared)) => shared.answered.send_modify(|n| *n = n.wrapping_add(1)),
+                    _ => wake.notify_one(),
+                },
                 Ok(_) => {}
                 Err(error) => return Some(error),
             }
@@ -102,23 +107,34 @@ async fn connected(shared: &Weak<Shared>, config: &Config, tls: &Connector, pati
 }
 
 async fn watch(shared: &Weak<Shared>, client: &tokio_postgres::Client, woken: &Notify, patience: Duration) -> Result<()> {
-    if let Err(error) = timed(patience, client.batch_execute("LISTEN pillarbox")).await {
-        if client.is_closed() {
-            return Err(error);
+    let mut notifies = true;
+    for channel in ["pillarbox", registry::ASK_CHANNEL, registry::ANSWER_CHANNEL] {
+        if let Err(error) = timed(patience, client.batch_execute(&format!("LISTEN {channel}"))).await {
+            if client.is_closed() {
+                return Err(error);
+            }
+            tracing::info!("this database engine does not notify; it is asked every second: {error}");
+            notifies = false;
+            break;
         }
-        tracing::info!("this database engine does not notify; it is asked every second: {error}");
     }
-    let mut sweep_at = 0;
+    let (mut sweep_at, mut first) = (0, true);
     loop {
         {
             let Some(shared) = shared.upgrade() else { return Ok(()) };
             shared.catch_up(client).await?;
             shared.set_away(None);
+            // What was asked while nobody listened.
+            if std::mem::take(&mut first) || !notifies {
+                shared.asked.send_modify(|n| *n = n.wrapping_add(1));
+            }
             let now = millis(shared.clock.now());
             if sweep_at <= now {
                 sweep_at = now.saturating_add(SWEEP_EVERY);
-                if let Err(error) = shared.sweep(client).await {
-                    tracing::warn!("expired state could not be removed: {error}");
+                for swept in [shared.sweep(client).await, shared.sweep_questions(client).await] {
+                    if let Err(error) = swept {
+                        tracing::warn!("expired state could not be removed: {error}");
+                    }
                 }
             }
         }

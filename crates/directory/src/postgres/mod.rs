@@ -8,6 +8,7 @@
 mod cache;
 mod commit;
 mod follow;
+mod registry;
 mod schema;
 mod state;
 #[cfg(test)]
@@ -29,9 +30,11 @@ use tokio_postgres::types::ToSql;
 
 use crate::clock::{Clock, SystemClock};
 use crate::records::{AliasAddress, AliasRecord, Change, CredentialRecord, DomainRecord, UserRecord};
+use crate::state::StateRow;
 use crate::store::{Directory, DirectoryError, Result};
 use crate::tables::{Row, Table, keys, read, values};
 use cache::Cache;
+pub use registry::*;
 
 /// How to reach the database and how much to remember.
 #[derive(Clone)]
@@ -91,6 +94,10 @@ struct Shared {
     /// One at a time catches up on others' commits.
     catching_up: tokio::sync::Mutex<()>,
     clock: Arc<dyn Clock>,
+    /// Another node may have asked something.
+    asked: watch::Sender<u64>,
+    /// Another node may have answered.
+    answered: watch::Sender<u64>,
 }
 
 impl PostgresDirectory {
@@ -113,6 +120,8 @@ impl PostgresDirectory {
             generation: watch::channel(0).0,
             catching_up: tokio::sync::Mutex::default(),
             clock: Arc::clone(&options.clock),
+            asked: watch::Sender::new(0),
+            answered: watch::Sender::new(0),
         });
         {
             let mut client = shared.client().await?;
@@ -139,12 +148,17 @@ impl Drop for PostgresDirectory {
 }
 
 impl Shared {
+    /// A connection. While the database is known to be away nobody waits for one.
     async fn client(&self) -> Result<Object> {
+        if self.away.load(Ordering::Acquire) {
+            return Err(self.away_error());
+        }
         self.pool.get().await.map_err(|e| unavailable(&e))
     }
 
     /// Runs a query with a bound on its time; its statement is prepared once a connection.
     async fn query(&self, client: &Object, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<tokio_postgres::Row>> {
+        metrics::counter!("pillarbox_directory_queries_total").increment(1);
         let run = async {
             let statement = client.prepare_cached(sql).await?;
             client.query(&statement, params).await
@@ -154,12 +168,13 @@ impl Shared {
 
     /// A row, from the cache or the database; while the database is away, from the cache or not at all.
     async fn row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let away = self.away.load(Ordering::Acquire);
-        if !away && let Some(hit) = self.cache.get(table, key) {
+        if !self.away.load(Ordering::Acquire)
+            && let Some(hit) = self.cache.get(table, key)
+        {
+            metrics::counter!("pillarbox_directory_cache_hits_total").increment(1);
             return Ok(hit);
         }
-        let fetched = if away { Err(self.away_error()) } else { self.fetch(table, key).await };
-        match fetched {
+        match self.fetch(table, key).await {
             Ok(row) => Ok(row),
             Err(error) => match self.cache.stale(table, key) {
                 Some(row) => {
@@ -210,9 +225,6 @@ impl Shared {
     }
 
     async fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>> {
-        if self.away.load(Ordering::Acquire) {
-            return Err(self.away_error());
-        }
         let after = after.filter(|after| *after >= prefix);
         let (from, inclusive) = (after.unwrap_or(prefix), after.is_none());
         // No key goes on with 0xff after a prefix: keys are UTF-8 and low control characters.
@@ -359,5 +371,13 @@ impl Directory for PostgresDirectory {
 
     async fn state_list(&self, table: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         self.shared.state_list(table).await
+    }
+
+    async fn state_page(&self, after: Option<(&str, &[u8])>, limit: usize) -> Result<Vec<StateRow>> {
+        self.shared.state_page(after, limit).await
+    }
+
+    fn registry(&self) -> Option<Registry> {
+        Some(Registry::new(Arc::clone(&self.shared)))
     }
 }

@@ -14,6 +14,11 @@ const MIGRATIONS: &[&str] = &[
      CREATE TABLE pillarbox.changes (revision int8 NOT NULL, tbl int2 NOT NULL, key bytea NOT NULL, PRIMARY KEY (revision, tbl, key));
      CREATE TABLE pillarbox.state (tbl text NOT NULL, key bytea NOT NULL, value bytea, count int8, expires int8 NOT NULL, PRIMARY KEY (tbl, key));
      CREATE INDEX state_expires ON pillarbox.state (expires);",
+    // 2: the nodes that share the database, and their questions to each other. Times are milliseconds since 1970 by the database's clock.
+    "CREATE TABLE pillarbox.nodes (id text PRIMARY KEY, process text NOT NULL, name text NOT NULL, place text NOT NULL, folder text NOT NULL,
+       version text NOT NULL, state text NOT NULL, seen int8 NOT NULL, lease int8 NOT NULL, messages int8 NOT NULL DEFAULT 0,
+       recipients int8 NOT NULL DEFAULT 0, adopter text);
+     CREATE TABLE pillarbox.questions (id text PRIMARY KEY, node text NOT NULL, asked int8 NOT NULL, question text NOT NULL, answer text);",
 ];
 
 /// Any number, the same on every node: one migrates at a time.

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use super::{Shared, timed};
 use crate::clock::millis;
+use crate::state::{StateRow, left};
 use crate::store::{DirectoryError, Result};
 use crate::tables::values::MAX_VALUE;
 
 const GET: &str = "SELECT value, count FROM pillarbox.state WHERE tbl = $1 AND key = $2 AND expires > $3";
 const LIST: &str = "SELECT key, value, count FROM pillarbox.state WHERE tbl = $1 AND expires > $2 ORDER BY key";
-const PUT: &str = "INSERT INTO pillarbox.state AS s (tbl, key, value, count, expires) VALUES ($1, $2, $3, NULL, $4) \
-     ON CONFLICT (tbl, key) DO UPDATE SET value = EXCLUDED.value, count = NULL, expires = EXCLUDED.expires \
+const PAGE: &str = "SELECT tbl, key, value, count, expires FROM pillarbox.state WHERE (tbl, key) > ($1, $2) AND expires > $3 \
+     ORDER BY tbl, key LIMIT $4";
+const PUT: &str = "INSERT INTO pillarbox.state AS s (tbl, key, value, count, expires) VALUES ($1, $2, $3, $6, $4) \
+     ON CONFLICT (tbl, key) DO UPDATE SET value = EXCLUDED.value, count = EXCLUDED.count, expires = EXCLUDED.expires \
      WHERE s.expires <= $5 RETURNING 1";
 const ADD: &str = "INSERT INTO pillarbox.state AS s (tbl, key, value, count, expires) VALUES ($1, $2, NULL, $3, $4) \
      ON CONFLICT (tbl, key) DO UPDATE SET value = NULL, \
@@ -42,8 +45,11 @@ impl Shared {
         }
         // What expires up to here may be written over: all, or what has expired.
         let over = if only_new { self.now() } else { i64::MAX };
+        // A number as a counter writes it is kept as one, so that it can be counted on.
+        let count = std::str::from_utf8(value).ok().and_then(|text| text.parse::<i64>().ok().filter(|n| *n >= 0 && n.to_string() == text));
+        let value = count.is_none().then_some(value);
         let client = self.client().await?;
-        let rows = self.query(&client, PUT, &[&table, &key, &value, &self.expiry(keep), &over]).await?;
+        let rows = self.query(&client, PUT, &[&table, &key, &value, &self.expiry(keep), &over, &count]).await?;
         Ok(!rows.is_empty())
     }
 
@@ -63,6 +69,22 @@ impl Shared {
         let client = self.client().await?;
         let rows = self.query(&client, LIST, &[&table, &self.now()]).await?;
         Ok(rows.iter().map(|row| (row.get(0), value(row.get(1), row.get(2)))).collect())
+    }
+
+    pub(super) async fn state_page(&self, after: Option<(&str, &[u8])>, limit: usize) -> Result<Vec<StateRow>> {
+        let (table, key) = after.unwrap_or_default();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let now = self.now();
+        let client = self.client().await?;
+        let rows = self.query(&client, PAGE, &[&table, &key, &now, &limit]).await?;
+        let millis = |n: i64| u64::try_from(n).unwrap_or(0);
+        let row = |row: &tokio_postgres::Row| StateRow {
+            table: row.get(0),
+            key: row.get(1),
+            value: value(row.get(2), row.get(3)),
+            keep: left(millis(row.get(4)), millis(now), millis(i64::MAX)),
+        };
+        Ok(rows.iter().map(row).collect())
     }
 
     pub(super) async fn sweep(&self, client: &tokio_postgres::Client) -> Result<()> {

@@ -231,5 +231,5 @@ async fn database_away(server: &mut Server, one: &PostgresDirectory) {
     }
     let newer =
         PostgresDirectory::connect(PostgresOptions::from_config(&DirectoryConfig { url: server.url(), ..Default::default() })).await;
-    assert!(matches!(newer.err().unwrap(), DirectoryError::Newer { found: 99, known: 1 }));
+    assert!(matches!(newer.err().unwrap(), DirectoryError::Newer { found: 99, known: 2 }));
 }

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, SystemClock};
 use crate::records::{AliasAddress, AliasRecord, Change, CredentialRecord, DomainRecord, UserRecord};
+use crate::state::StateRow;
 use crate::store::{Directory, DirectoryError, Result};
 use crate::tables::{Row, Rows, Table, Tables, read};
 
@@ -202,5 +203,9 @@ impl Directory for SledDirectory {
 
     async fn state_list(&self, table: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         self.state.list(table)
+    }
+
+    async fn state_page(&self, after: Option<(&str, &[u8])>, limit: usize) -> Result<Vec<StateRow>> {
+        self.state.page(after, limit)
     }
 }

@@ -9,7 +9,7 @@ use super::open::Forest;
 use super::unreadable;
 use super::writer::Handle;
 use crate::clock::{Clock, millis};
-use crate::state::counter;
+use crate::state::{StateRow, counter, left};
 use crate::store::{DirectoryError, Result};
 use crate::tables::Table;
 use crate::tables::values::{self, Head};
@@ -111,6 +111,33 @@ impl State {
             if let Some(value) = values::join(&self.forest, value.to_vec())? {
                 found.push((key.get(prefix.len()..).unwrap_or_default().to_vec(), value));
             }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn page(&self, after: Option<(&str, &[u8])>, limit: usize) -> Result<Vec<StateRow>> {
+        use std::ops::Bound;
+        let now = millis(self.clock.now());
+        let from = after.map_or(Bound::Unbounded, |(table, key)| Bound::Excluded(state_key(table, key)));
+        let mut found = Vec::new();
+        for row in self.tree().range::<Vec<u8>, _>((from, Bound::Unbounded)) {
+            if found.len() >= limit {
+                break;
+            }
+            let (full, row) = row.map_err(unreadable)?;
+            let Some(value) = self.live(&row) else { continue };
+            let Some(split) = full.iter().position(|b| *b == 0) else { continue };
+            let table = String::from_utf8_lossy(full.get(..split).unwrap_or_default()).into_owned();
+            let key = full.get(split.saturating_add(1)..).unwrap_or_default().to_vec();
+            // A long value that is just being replaced is read by its key.
+            let value = match values::join(&self.forest, value.to_vec())? {
+                Some(value) => value,
+                None => match self.get(&table, &key)? {
+                    Some(value) => value,
+                    None => continue,
+                },
+            };
+            found.push(StateRow { table, key, value, keep: left(expires(&row), now, u64::MAX) });
         }
         Ok(found)
     }
