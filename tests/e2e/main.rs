@@ -12,6 +12,7 @@ mod inbound;
 mod local;
 mod mailboxes;
 mod moving;
+mod nodes;
 mod outbound;
 mod peers;
 mod post;

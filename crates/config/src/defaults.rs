@@ -91,7 +91,7 @@ impl Default for Argon2Cost {
 
 impl Default for DirectoryConfig {
     fn default() -> Self {
-        Self { backend: "sled".into(), url: String::new(), serve_stale: minutes(60) }
+        Self { backend: "sled".into(), url: String::new(), serve_stale: minutes(60), node_lease: Duration::from_secs(30) }
     }
 }
 

@@ -100,6 +100,11 @@ pub const KEYS: &[Key] = &[
     key("directory.backend", "\"sled\" or \"postgres\"", "sled: in STATE/directory.sled, one machine. postgres: shared by several."),
     key("directory.url", "postgres:// URL", "The PostgreSQL database; the password in it is never shown."),
     key("directory.serve_stale", "duration", "With PostgreSQL: how long known users are served from memory while the database is away."),
+    key(
+        "directory.node_lease",
+        "duration, at least 2s",
+        "With PostgreSQL: how long a node that says nothing keeps its queue folder before another may take it over (pillarbox queue evacuate).",
+    ),
     key("mailbox", "table", "Mailboxes."),
     key("mailbox.default_quota", "size or \"none\"", "Quota of users without their own."),
     key(

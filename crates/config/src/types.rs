@@ -211,6 +211,9 @@ pub struct DirectoryConfig {
     /// With PostgreSQL: how long known users are served from memory while the database is away.
     #[serde(with = "duration_text")]
     pub serve_stale: Duration,
+    /// With PostgreSQL: how long a node that says nothing keeps its claim to its queue folder.
+    #[serde(with = "duration_text")]
+    pub node_lease: Duration,
 }
 
 /// `[mailbox]`.

@@ -211,6 +211,7 @@ impl Found {
         if directory.backend == "postgres" && !is_url {
             self.say("directory.url", "backend \"postgres\" needs a URL such as \"postgres://user@host/database\"");
         }
+        self.at_least("directory.node_lease", directory.node_lease.as_secs(), 2, " seconds");
     }
 
     fn mailbox(&mut self, mailbox: &MailboxConfig) {

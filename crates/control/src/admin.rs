@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use pillarbox_config::{ByteSize, Config};
-use pillarbox_directory::Directory;
+use pillarbox_directory::{Directory, Movable, Registry};
 use pillarbox_lda::QuotaCheck;
 use pillarbox_queue::Queue;
 use pillarbox_relay::Relay;
@@ -19,6 +19,10 @@ pub struct Admin {
     pub config: Arc<ArcSwap<Config>>,
     /// Domains, users, aliases, credentials.
     pub directory: Arc<dyn Directory>,
+    /// The same, where it can be moved into another store.
+    pub movable: Option<Arc<Movable>>,
+    /// The id of this node's queue folder in the register of nodes.
+    pub node: Option<String>,
     /// The queue of the daemon.
     pub queue: Option<Arc<Queue>>,
     /// The deliverer to the world; without the daemon one is made when asked for.
@@ -34,7 +38,21 @@ pub struct Admin {
 impl Admin {
     /// With the directory alone.
     pub fn new(config: Arc<ArcSwap<Config>>, directory: Arc<dyn Directory>) -> Self {
-        Self { config, directory, queue: None, relay: None, quota: None, local_door: None, daemon: None }
+        Self { config, directory, movable: None, node: None, queue: None, relay: None, quota: None, local_door: None, daemon: None }
+    }
+
+    /// Adds the way to move the directory.
+    #[must_use]
+    pub fn with_movable(mut self, movable: Arc<Movable>) -> Self {
+        self.movable = Some(movable);
+        self
+    }
+
+    /// Adds the id under which this node is registered.
+    #[must_use]
+    pub fn with_node(mut self, id: String) -> Self {
+        self.node = Some(id);
+        self
     }
 
     /// Adds the daemon.
@@ -83,6 +101,13 @@ impl Admin {
 
     pub(crate) fn queue(&self) -> ApiResult<&Arc<Queue>> {
         self.queue.as_ref().ok_or_else(not_running)
+    }
+
+    /// The register of nodes.
+    pub(crate) fn registry(&self) -> ApiResult<Registry> {
+        self.directory.registry().ok_or_else(|| {
+            ApiError::refused("there are other nodes only where directory.backend is \"postgres\"; this directory is of one machine")
+        })
     }
 
     pub(crate) fn local_door(&self) -> ApiResult<&Arc<dyn LocalDoor>> {

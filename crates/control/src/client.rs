@@ -127,6 +127,12 @@ impl Client {
         Ok(self.call(Method::GET, path, Body::empty(), PATIENCE).await?.into_body())
     }
 
+    /// A request with a JSON body, the answer as it comes. Its beginning is waited for as long as any answer.
+    pub async fn stream_of<B: Serialize>(&self, method: Method, path: &str, body: &B) -> Result<Body, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|e| ClientError::Garbled(e.to_string()))?;
+        Ok(self.call(method, path, Body::from(body), PATIENCE).await?.into_body())
+    }
+
     /// Sends a request and returns a positive response; a refusal becomes [`ClientError::Api`].
     async fn call(&self, method: Method, path: &str, body: Body, patience: Duration) -> Result<Response<Body>, ClientError> {
         let request = Request::builder()

@@ -92,6 +92,7 @@ impl From<DirectoryError> for ApiError {
     fn from(error: DirectoryError) -> Self {
         match error {
             DirectoryError::Refused(why) => Self::refused(why),
+            occupied @ DirectoryError::Occupied { .. } => Self::exists(occupied.to_string()),
             other => Self::unavailable(other.to_string()),
         }
     }

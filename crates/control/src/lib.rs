@@ -12,6 +12,7 @@ pub mod eventlog;
 pub mod held;
 pub mod local;
 pub mod local_mail;
+pub mod nodes;
 mod peer;
 mod routes;
 pub mod server;

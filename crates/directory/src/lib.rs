@@ -30,7 +30,7 @@ mod transfer;
 pub use auth::{AuthOutcome, AuthPolicy, Authenticator, GuessLimits, ScramOutcome};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use memory::MemoryDirectory;
-pub use movable::Movable;
+pub use movable::{Movable, Progress};
 pub use open::{Place, open};
 pub use ops::OpsError;
 pub use postgres::{NodeEntry, NodeInfo, NodeState, PostgresDirectory, PostgresOptions, Registry};

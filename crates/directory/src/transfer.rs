@@ -1,6 +1,5 @@
 //! Copying a whole directory into another store, while the first one goes on being used.
 
-use futures::{StreamExt, TryStreamExt};
 use pillarbox_smtp::Mailbox;
 
 use crate::movable::touched::{Touched, Touches};
@@ -62,7 +61,7 @@ impl Copy<'_> {
         done.removed = self.remove_extra().await?;
         let mut after = None;
         loop {
-            let page = self.with_retries(async || self.users_after(after.as_ref()).await).await?;
+            let page = self.users_after(after.as_ref()).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.clone());
             done.users = done.users.saturating_add(page.len() as u64);
@@ -74,8 +73,7 @@ impl Copy<'_> {
             let Some(last) = page.last() else { break };
             after = Some(last.address.clone());
             done.aliases = done.aliases.saturating_add(page.len() as u64);
-            let changes: Vec<Change> = page.into_iter().map(Change::PutAlias).collect();
-            self.with_retries(async || self.to.apply(changes.clone()).await).await?;
+            self.put(page.into_iter().map(Change::PutAlias).collect()).await?;
             (self.progress)(done.users.saturating_add(done.aliases));
         }
         let mut gone = Vec::new();
@@ -102,25 +100,28 @@ impl Copy<'_> {
             changes.push(Change::PutCredential(user.address.clone(), credential));
             changes.push(Change::PutUser(user));
         }
-        if !changes.is_empty() {
-            self.to.apply(changes).await?;
-        }
+        self.put(changes).await?;
         Ok(addresses)
     }
 
-    /// Repeats what the target's rules refuse, after bringing over what was changed meanwhile: a login name that moved, a new domain.
-    async fn with_retries<T>(&self, work: impl AsyncFn() -> Result<T>) -> Result<T> {
-        let mut attempt = 0;
-        loop {
-            match work().await {
-                Err(DirectoryError::Refused(why)) if attempt < MAX_ATTEMPTS => {
+    /// Writes a page. Where the target's rules refuse it, what was changed meanwhile is brought over first: a login name that moved, a new domain.
+    async fn put(&self, changes: Vec<Change>) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..MAX_ATTEMPTS {
+            match self.to.apply(changes.clone()).await {
+                Err(DirectoryError::Refused(why)) => {
                     tracing::debug!("a page of the directory is copied again: {why}");
-                    attempt += 1;
-                    self.catch_up().await?;
+                    let touched = self.catch_up().await?;
+                    if touched == 0 {
+                        return Err(DirectoryError::Refused(why));
+                    }
                 }
                 done => return done,
             }
         }
+        self.to.apply(changes).await
     }
 
     /// Brings over what was touched so far; answers how much that was.
@@ -169,8 +170,13 @@ impl Copy<'_> {
             let Some(last) = page.last() else { return Ok(copied) };
             after = Some((last.table.clone(), last.key.clone()));
             copied = copied.saturating_add(page.len() as u64);
-            let writes = page.iter().map(|row| self.to.state_put(&row.table, &row.key, &row.value, row.keep));
-            futures::stream::iter(writes).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+            for rows in page.chunks(AT_ONCE) {
+                let mut writes = Vec::with_capacity(AT_ONCE);
+                for row in rows {
+                    writes.push(self.to.state_put(&row.table, &row.key, &row.value, row.keep));
+                }
+                futures::future::try_join_all(writes).await?;
+            }
         }
     }
 

@@ -28,9 +28,10 @@ use crate::acme::{self, Orders};
 use crate::http::{self, Challenges, Site};
 use crate::info::Running;
 use crate::logging::Logging;
+use crate::node::Node;
 use crate::reports;
 use crate::sockets::Bound;
-use crate::wiring::{InternalMail, LocalMailDoor, Mailboxes, QueueHooks, notices};
+use crate::wiring::{CommonPolicies, InternalMail, LocalMailDoor, Mailboxes, QueueHooks, notices};
 
 /// How long open sessions may take to end at shut-down.
 const GRACE: Duration = Duration::from_secs(30);
@@ -43,7 +44,8 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     // A write beyond a limit on the size of files is to fail as on a full disk; without a handler this signal would end the process.
     let _too_large = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     let config = Arc::new(config);
-    let directory = pillarbox_directory::open(&config).await?;
+    let movable = pillarbox_directory::open(&config).await?;
+    let directory: Arc<dyn Directory> = movable.clone();
     let srs = Arc::new(Srs::load(directory.as_ref()).await?);
     let policy = Arc::new(ArcSwap::from_pointee(ResolvePolicy::from_config(&config).with_srs(srs)));
     let config_swap = Arc::new(ArcSwap::new(config.clone()));
@@ -53,7 +55,10 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         .await
         .with_context(|| format!("cannot use the mail folder {}", config.paths.mail.display()))?;
     let relay = Relay::new(&config)?;
+    relay.share_policies(Arc::new(CommonPolicies(directory.clone())));
     let transports = Transports { mailbox: mailboxes.clone(), relay: relay.clone() };
+    // Before anything is delivered from it: the queue must be this node's.
+    let node = Node::enter(&config, directory.clone()).await?;
     let queue = Queue::open(&config, transports, Arc::new(QueueHooks(internal.clone()))).await?;
     internal.connect(queue.clone());
 
@@ -96,6 +101,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         config: config_swap.clone(),
         policy,
         directory: directory.clone(),
+        movable: movable.clone(),
         certificates,
         ingest: ingest.clone(),
         mailboxes,
@@ -121,6 +127,8 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         }
     }
     let admin = Admin::new(config_swap, directory.clone())
+        .with_movable(movable)
+        .with_node(node.id().to_owned())
         .with_daemon(running.clone())
         .with_queue(queue.clone())
         .with_relay(relay.clone())
@@ -134,6 +142,8 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     tokio::spawn(async move { relay.probe().await });
     tokio::spawn(acme::keep(orders, running.config.clone(), running.certificates.clone()));
     write_listeners(&config.paths.runtime, &running.listeners)?;
+    let (closed, lost) = (CancellationToken::new(), CancellationToken::new());
+    let register = tokio::spawn(node.keep(queue.clone(), closed.clone(), lost.clone()));
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog());
     tracing::info!(hostname = config.hostname, version = env!("CARGO_PKG_VERSION"), "ready");
@@ -142,6 +152,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = lost.cancelled() => break,
             _ = hangup.recv() => {
                 let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Reloading, sd_notify::NotifyState::monotonic_usec_now().unwrap_or(sd_notify::NotifyState::Reloading)]);
                 let _ = running.reload().await;
@@ -158,12 +169,16 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         tracing::warn!("some sessions did not end in time and were cut off; nothing they had been told 250 for is lost");
     }
     queue.shutdown().await;
+    // Only now may another node take the queue over.
+    closed.cancel();
+    let _ = register.await;
     let keepers = std::mem::take(&mut *running.keepers.lock());
     for keeper in keepers {
         keeper.stop().await;
     }
     let _ = tokio::time::timeout(Duration::from_secs(5), futures::future::join3(control, drops, reports)).await;
     let _ = std::fs::remove_file(config.paths.runtime.join("listeners.json"));
+    anyhow::ensure!(!lost.is_cancelled(), "the queue of this node belongs to another one now; see the error before");
     tracing::info!("stopped");
     Ok(())
 }

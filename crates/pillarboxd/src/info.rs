@@ -9,7 +9,7 @@ use pillarbox_config::Config;
 use pillarbox_control::DaemonInfo;
 use pillarbox_control::api::{CertificateInfo, ListenerInfo};
 use pillarbox_directory::keeper::Keeper;
-use pillarbox_directory::{Directory, ResolvePolicy};
+use pillarbox_directory::{Directory, Movable, Place, ResolvePolicy};
 use pillarbox_ingest::certificates::CertificateStore;
 use pillarbox_ingest::{Ingest, Settings};
 use pillarbox_lda::MailboxTransport;
@@ -29,6 +29,7 @@ pub(crate) struct Running {
     pub(crate) config: Arc<ArcSwap<Config>>,
     pub(crate) policy: Arc<ArcSwap<ResolvePolicy>>,
     pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) movable: Arc<Movable>,
     pub(crate) certificates: Arc<CertificateStore>,
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) mailboxes: Arc<MailboxTransport>,
@@ -52,7 +53,9 @@ impl Running {
         let _one_at_a_time = self.applying.lock();
         let new = Arc::new(new);
         let old = self.config.load_full();
-        if old.paths != new.paths || old.directory != new.directory {
+        // A directory that was moved is in its new place by now.
+        let elsewhere = old.directory != new.directory && self.movable.place() != Place::of(&new.directory, &new.paths.state)?;
+        if old.paths != new.paths || elsewhere {
             anyhow::bail!("paths and [directory] take effect only at a restart; the old configuration stays in force");
         }
         let screen = Screen::new(&new, self.directory.clone(), self.dns.clone())?;
@@ -79,6 +82,19 @@ impl Running {
 }
 
 impl Running {
+    /// Uses the directory from where the new configuration says, if it was moved there.
+    async fn follow_directory(&self, new: &Config) -> anyhow::Result<()> {
+        let old = self.config.load_full();
+        if old.paths != new.paths || old.directory == new.directory {
+            return Ok(());
+        }
+        let to = Place::of(&new.directory, &new.paths.state)?;
+        if self.movable.mirror().await.as_ref() == Some(&to) {
+            self.movable.switch(&to).await?;
+        }
+        Ok(())
+    }
+
     /// Nothing needs the operator.
     pub(crate) fn is_healthy(&self) -> bool {
         self.queue.health().healthy && self.problems().is_empty()
@@ -130,7 +146,10 @@ impl DaemonInfo for Running {
     }
 
     async fn reload(&self) -> Result<(), String> {
-        let result = Config::load(self.config_path.as_deref()).map_err(anyhow::Error::from).and_then(|new| self.apply(new));
+        let result = match Config::load(self.config_path.as_deref()) {
+            Ok(new) => self.follow_directory(&new).await.and_then(|()| self.apply(new)),
+            Err(error) => Err(error.into()),
+        };
         match &result {
             Ok(()) => tracing::info!("configuration and certificates were reloaded"),
             Err(error) => tracing::error!("reload refused, the old configuration stays in force: {error:#}"),

@@ -7,6 +7,7 @@ mod daemon;
 mod http;
 mod info;
 mod logging;
+mod node;
 mod process;
 mod reports;
 mod sockets;

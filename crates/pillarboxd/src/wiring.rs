@@ -14,10 +14,33 @@ use pillarbox_ingest::{Ingest, MailboxCheck, routing};
 use pillarbox_lda::QuotaCheck;
 use pillarbox_message::notice::{Letter, notice};
 use pillarbox_queue::{Body, Door, Envelope, Queue, QueueId, Recipient};
-use pillarbox_smtp::{Mailbox, RcptParams, Reply, ReversePath};
+use pillarbox_relay::mta_sts::SharedPolicies;
+use pillarbox_smtp::{Domain, Mailbox, RcptParams, Reply, ReversePath};
 
 /// How often the postmaster hears of one user and one limit.
 const NOTICE_EVERY: Duration = Duration::from_secs(3600);
+
+/// MTA-STS policies in the directory's state, where several nodes share it.
+pub(crate) struct CommonPolicies(pub(crate) Arc<dyn Directory>);
+
+/// State table of [`CommonPolicies`].
+const POLICIES: &str = "mta-sts";
+
+#[async_trait::async_trait]
+impl SharedPolicies for CommonPolicies {
+    async fn get(&self, domain: &Domain) -> Option<Vec<u8>> {
+        self.0.registry()?;
+        self.0.state_get(POLICIES, domain.as_str().as_bytes()).await.ok()?
+    }
+
+    async fn put(&self, domain: &Domain, value: &[u8], keep: Duration) {
+        if self.0.registry().is_some()
+            && let Err(error) = self.0.state_put(POLICIES, domain.as_str().as_bytes(), value, keep).await
+        {
+            tracing::debug!(%domain, %error, "an MTA-STS policy was not shared with other nodes");
+        }
+    }
+}
 
 /// Routes and accepts mail that is made here: reports, vacation replies, notices.
 pub(crate) struct InternalMail {

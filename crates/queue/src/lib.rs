@@ -25,7 +25,7 @@
 //! # The folder
 //!
 //! `journal/` (segments), `spool/` (large messages that the journal refers to), `deferred/` (parked mail, for people to read),
-//! `deferred.index` (a cache for quick starts), `damaged/` (what could not be read), `lock`.
+//! `deferred.index` (a cache for quick starts), `damaged/` (what could not be read), `node` (its id), `lock`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
@@ -59,7 +59,7 @@ mod start;
 mod suspended;
 pub mod transport;
 
-pub use adopt::{AdoptError, Adopted};
+pub use adopt::{AdoptError, Adopted, folder_id, known_folder_id};
 pub use body::Body;
 pub use body_writer::BodyWriter;
 pub use deferred::ParkedFiles;

@@ -14,6 +14,7 @@ use crate::check::{self, HostCheck};
 use crate::dns::ResolverError;
 use crate::explain::{self, Explanation};
 use crate::health::{self, RelayHealth};
+use crate::mta_sts::SharedPolicies;
 use crate::route::BadRoute;
 use crate::run;
 use crate::session::Timeouts;
@@ -67,6 +68,11 @@ impl Relay {
     pub fn with_timeouts(config: &Config, timeouts: Timeouts) -> Result<Arc<Self>, RelayError> {
         let shared = Shared::new(config, timeouts, None)?;
         Ok(Arc::new(Self { shared: ArcSwap::from_pointee(shared), timeouts, reporting: tokio::sync::Mutex::default() }))
+    }
+
+    /// Shares MTA-STS policies with other nodes from now on. Only the first call counts.
+    pub fn share_policies(&self, shelf: Arc<dyn SharedPolicies>) {
+        _ = self.shared.load().shelf.set(shelf);
     }
 
     /// Takes a new configuration; runs under way finish with the old one. On an error the old one stays.

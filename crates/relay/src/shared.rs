@@ -14,7 +14,7 @@ use crate::RelayError;
 use crate::dns::Resolver;
 use crate::health::Ipv6;
 use crate::https::Means;
-use crate::mta_sts::PolicyCache;
+use crate::mta_sts::{PolicyCache, Shelf};
 use crate::ourselves::Ourselves;
 use crate::route::Routes;
 use crate::session::{Endpoint, Timeouts};
@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) timeouts: Timeouts,
     /// Policies of other domains; `None`: MTA-STS is off.
     pub(crate) sts: Option<Arc<PolicyCache>>,
+    /// Where other nodes keep theirs.
+    pub(crate) shelf: Shelf,
     /// Counts for TLS reports; `None`: nobody gets any.
     pub(crate) counter: Option<Arc<Counter>>,
     /// Addresses that gave no connection lately, or were overtaken, and when.
@@ -55,13 +57,15 @@ impl Shared {
         let helo = Domain::new(&config.hostname).unwrap_or_else(|_| Domain::literal(IpAddr::from([127, 0, 0, 1])));
         let timeouts = Timeouts { connect: relay.connect_timeout, ..timeouts };
         let state = &config.paths.state;
-        let sts = || Arc::new(PolicyCache::new(state.join("mta-sts"), relay.mta_sts_port));
+        let shelf = before.map_or_else(Shelf::default, |before| before.shelf.clone());
+        let sts = || Arc::new(PolicyCache::new(state.join("mta-sts"), shelf.clone(), relay.mta_sts_port));
         let counter = || Arc::new(Counter::open(state.join("tlsrpt"), OffsetDateTime::now_utc()));
         let kept = |of: Option<&Shared>| (of.and_then(|s| s.sts.clone()), of.and_then(|s| s.counter.clone()));
         let (old_sts, old_counter) =
             kept(before.filter(|before| before.state == *state && before.config.mta_sts_port == relay.mta_sts_port));
         Ok(Self {
             sts: relay.mta_sts.then(|| old_sts.unwrap_or_else(sts)),
+            shelf,
             counter: relay.tls_reports.then(|| old_counter.unwrap_or_else(counter)),
             state: state.clone(),
             routes: Routes::new(&relay)?,

@@ -14,6 +14,7 @@ pub mod disk;
 pub mod dns;
 pub mod load;
 pub mod pattern;
+pub mod postgres;
 pub mod sink;
 pub mod speed;
 pub mod stream;
@@ -26,6 +27,7 @@ pub use dialog::{Dialog, Target};
 pub use disk::SmallDisk;
 pub use dns::{Data, DnsServer, Misbehaviour};
 pub use load::{Load, LoadRun};
+pub use postgres::Postgres;
 pub use sink::{Answer, Sink, SinkBuilder, Stage};
 pub use wait::PATIENCE;
 

@@ -2,7 +2,7 @@
 
 mod imap;
 mod messages;
-mod server;
+pub(crate) mod server;
 
 use std::path::Path;
 

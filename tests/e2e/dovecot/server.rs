@@ -19,15 +19,16 @@ use crate::peers;
 const SCRIPTS: [&str; 2] = ["junk.sieve", "detail.sieve"];
 
 /// Where a Dovecot will run, known before the daemon that it serves is.
+#[derive(Clone)]
 pub(crate) struct Place {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     /// `2.3` or `2.4`.
     version: String,
 }
 
 /// A running Dovecot.
 pub(crate) struct Dovecot {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     /// IMAP with TLS from the first octet.
     pub(crate) imaps: SocketAddr,
     /// IMAP with STARTTLS.
@@ -47,7 +48,7 @@ impl Place {
         let folder = pillarbox_testkit::folder();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         assert!(snippets().join(format!("dovecot-{version}.conf")).is_file(), "etc/dovecot has nothing for Dovecot {version}");
-        Some(Self { folder, version })
+        Some(Self { folder: Arc::new(folder), version })
     }
 
     /// `mailbox.deliver_to` for its LMTP server.
@@ -55,7 +56,7 @@ impl Place {
         format!("lmtp:unix:{}/run/lmtp", self.folder.path().display())
     }
 
-    /// Starts it over the daemon's mailboxes, with LMTP and Sieve if wanted.
+    /// Starts it over the daemon's mailboxes, with LMTP and Sieve if wanted. A place that was kept may be started in again.
     pub(crate) async fn start(self, daemon: &Daemon, sieve: bool) -> Dovecot {
         let at = |name: &str| self.folder.path().join(name);
         let (imap, imaps) = addresses();

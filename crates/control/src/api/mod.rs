@@ -1,10 +1,12 @@
 //! The JSON that passes over the control socket; `--json` prints the same values. Fields may be added, none renamed.
 
 mod directory;
+mod nodes;
 mod queue;
 mod status;
 
 pub use directory::*;
+pub use nodes::*;
 pub use queue::*;
 pub use status::*;
 

@@ -55,8 +55,8 @@ pub(super) async fn rotate(
     let config = admin.config();
     // The first keys have nothing to overlap with: unsigned mail is no better than a signature that nobody can check yet.
     let overlap = if how.now || record.dkim.is_empty() { Duration::ZERO } else { OVERLAP };
-    // With PostgreSQL several nodes share the keys, so they are kept there.
-    let state = (config.directory.backend == "sled").then_some(config.paths.state.as_path());
+    // Where several nodes share the keys, they are kept in the directory.
+    let state = admin.directory.registry().is_none().then_some(config.paths.state.as_path());
     let done = dkim::rotate(admin.directory.as_ref(), state, &name, overlap, OffsetDateTime::now_utc()).await.map_err(|e| match e {
         RotateError::NoDomain(_) => ApiError::not_found(e.to_string()),
         RotateError::Directory(error) => error.into(),

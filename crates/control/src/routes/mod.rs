@@ -7,6 +7,8 @@ mod dns;
 mod domains;
 mod import;
 mod input;
+mod move_directory;
+mod nodes;
 mod queue;
 mod reports;
 mod route;
@@ -14,6 +16,8 @@ mod status;
 mod transfer;
 mod users;
 mod vacation;
+
+pub(crate) use queue::{Filter, entries};
 
 use std::sync::Arc;
 
@@ -48,6 +52,11 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/queue/hold", post(queue::hold))
         .route("/v1/queue/release", post(queue::release))
         .route("/v1/queue/remove", post(queue::remove))
+        .route("/v1/queue/evacuate", post(nodes::evacuate))
+        .route("/v1/nodes", get(nodes::list))
+        .route("/v1/nodes/{id}/queue", get(nodes::queue))
+        .route("/v1/directory", get(move_directory::show))
+        .route("/v1/directory/migrate", post(move_directory::migrate))
         .route("/v1/queue/{id}", get(queue::show))
         .route("/v1/queue/{id}/envelope", get(queue::envelope))
         .route("/v1/queue/{id}/message", get(queue::message))

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use pillarbox_queue::{Envelope, ListFilter, QueueId, RetryFilter};
+use pillarbox_queue::{Envelope, ListFilter, Queue, QueueId, RetryFilter};
 use pillarbox_smtp::{Domain, ReversePath};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::input::{Asked, Json, Named};
 use crate::admin::Admin;
@@ -17,8 +17,9 @@ use crate::local_mail;
 /// Most messages in one answer, and how many when nobody says.
 const PAGE: usize = 1000;
 
-#[derive(Deserialize)]
-pub(super) struct Filter {
+/// Which messages, and how many of them.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Filter {
     to: Option<Domain>,
     from: Option<ReversePath>,
     #[serde(default)]
@@ -28,10 +29,14 @@ pub(super) struct Filter {
 }
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>, Asked(filter): Asked<Filter>) -> ApiResult<axum::Json<Vec<QueueEntry>>> {
+    Ok(axum::Json(entries(admin.queue()?, filter).await))
+}
+
+/// One page of a queue.
+pub(crate) async fn entries(queue: &Queue, filter: Filter) -> Vec<QueueEntry> {
     let limit = filter.limit.unwrap_or(PAGE).min(PAGE);
     let wanted = ListFilter { to: filter.to, from: filter.from, held: filter.held };
-    let found = admin.queue()?.list(&wanted, filter.after, limit).await;
-    Ok(axum::Json(found.iter().map(QueueEntry::from).collect()))
+    queue.list(&wanted, filter.after, limit).await.iter().map(QueueEntry::from).collect()
 }
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>, Named(id): Named<QueueId>) -> ApiResult<axum::Json<QueueEntry>> {

@@ -27,6 +27,9 @@ const FEW: usize = 100;
 /// Rounds until there are so few; then writes wait however many are left.
 const MAX_ROUNDS: usize = 20;
 
+/// Told records copied so far, and about how many there are.
+pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
+
 /// A store and where it is.
 struct Store {
     directory: Arc<dyn Directory>,
@@ -98,7 +101,7 @@ impl Movable {
     }
 
     /// Makes `to` like this directory and keeps it so. `replace`: what `to` holds already may be changed and removed.
-    /// Calls `progress` with records copied so far, and about how many there are.
+    /// `progress` hears how far it is.
     ///
     /// # Errors
     /// `Refused` when another move is under way, or when other nodes use this store and `to` is for one machine; otherwise when a store
@@ -109,7 +112,7 @@ impl Movable {
         serve_stale: Duration,
         replace: bool,
         adapt: Arc<dyn Adapt>,
-        progress: impl Fn(u64, u64) + Send + Sync,
+        progress: Progress,
     ) -> Result<Transferred> {
         let Ok(_one) = self.moving.try_lock() else {
             return Err(DirectoryError::Refused("the directory is being moved already".into()));

@@ -33,7 +33,7 @@ async fn open(place: &Place) -> Arc<Movable> {
 }
 
 async fn migrate(movable: &Movable, to: &Place, replace: bool) -> Result<Transferred> {
-    movable.migrate(to, Duration::ZERO, replace, Arc::new(Strip), |_, _| {}).await
+    movable.migrate(to, Duration::ZERO, replace, Arc::new(Strip), Arc::new(|_, _| {})).await
 }
 
 #[tokio::test]
@@ -84,7 +84,8 @@ async fn changes_during_a_move_are_in_both_and_nobody_notices_the_switch() {
             n
         })
     };
-    let done = migrate(&movable, &there, false).await.unwrap();
+    let mover = (Arc::clone(&movable), there.clone());
+    let done = tokio::spawn(async move { migrate(&mover.0, &mover.1, false).await }).await.unwrap().unwrap();
     assert!(done.users > 2500 && done.state >= 2, "{done:?}");
     assert_eq!(movable.mirror().await, Some(there.clone()));
     stop.store(true, Ordering::SeqCst);

@@ -54,12 +54,13 @@ impl Cache {
         self.rows.get(&(table, key.into())).map(|entry| entry.map(Vec::from))
     }
 
-    /// A row that exists, while the database is away. An absent one may have been added since, so nothing is said of it.
-    pub(super) fn stale(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
+    /// What was known of a row, while the database is away. A user or a domain that was absent may have been added since, so nothing is said of
+    /// it; that a known user has no alias counts, or none could be served.
+    pub(super) fn stale(&self, table: Table, key: &[u8]) -> Option<Option<Vec<u8>>> {
         if self.agreed.read().elapsed() > self.serve_stale {
             return None;
         }
-        self.get(table, key).flatten()
+        self.get(table, key).filter(|row| row.is_some() || matches!(table, Table::Aliases | Table::AliasesTo))
     }
 
     /// To be taken before the database is asked.
@@ -119,7 +120,9 @@ mod tests {
         cache.put(cache.ticket(), Table::Users, b"eve", None);
         assert_eq!(cache.get(Table::Users, b"bob"), Some(Some(b"new".to_vec())));
         assert_eq!(cache.get(Table::Users, b"eve"), Some(None));
-        assert_eq!((cache.stale(Table::Users, b"bob"), cache.stale(Table::Users, b"eve")), (Some(b"new".to_vec()), None));
+        assert_eq!((cache.stale(Table::Users, b"bob"), cache.stale(Table::Users, b"eve")), (Some(Some(b"new".to_vec())), None));
+        cache.put(cache.ticket(), Table::Aliases, b"bob", None);
+        assert_eq!((cache.stale(Table::Aliases, b"bob"), cache.stale(Table::Aliases, b"eve")), (Some(None), None));
         let strict = Cache::new(1 << 20, Duration::ZERO);
         strict.put(strict.ticket(), Table::Users, b"bob", Some(b"x".to_vec()));
         std::hint::black_box(Instant::now());

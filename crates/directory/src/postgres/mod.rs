@@ -158,7 +158,6 @@ impl Shared {
 
     /// Runs a query with a bound on its time; its statement is prepared once a connection.
     async fn query(&self, client: &Object, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<tokio_postgres::Row>> {
-        metrics::counter!("pillarbox_directory_queries_total").increment(1);
         let run = async {
             let statement = client.prepare_cached(sql).await?;
             client.query(&statement, params).await
@@ -179,7 +178,7 @@ impl Shared {
             Err(error) => match self.cache.stale(table, key) {
                 Some(row) => {
                     metrics::counter!("pillarbox_directory_stale_lookups_total").increment(1);
-                    Ok(Some(row))
+                    Ok(row)
                 }
                 None => Err(error),
             },
@@ -189,6 +188,7 @@ impl Shared {
     async fn fetch(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let ticket = self.cache.ticket();
         let client = self.client().await?;
+        metrics::counter!("pillarbox_directory_database_lookups_total").increment(1);
         let rows = self.query(&client, schema::GET, &[&(table as i16), &key]).await?;
         let row: Option<Vec<u8>> = rows.first().map(|row| row.get(0));
         self.cache.put(ticket, table, key, row.clone());
@@ -292,12 +292,15 @@ impl Directory for PostgresDirectory {
 
     async fn user_by_login(&self, login: &Mailbox) -> Result<Option<UserRecord>> {
         let key = keys::mailbox(login);
-        if let Some(user) = self.shared.record(Table::Users, &key).await? {
-            return Ok(Some(user));
+        let by_address = self.shared.record(Table::Users, &key).await;
+        if let Ok(Some(_)) = by_address {
+            return by_address;
         }
-        match self.shared.row(Table::Logins, &key).await? {
-            Some(user_key) => self.shared.record(Table::Users, &user_key).await,
-            None => Ok(None),
+        // While the database is away nothing is said of an address that no user had; a further name of a known user is known all the same.
+        match (self.shared.row(Table::Logins, &key).await, by_address) {
+            (Ok(Some(user_key)), _) => self.shared.record(Table::Users, &user_key).await,
+            (_, Err(error)) | (Err(error), _) => Err(error),
+            (Ok(None), Ok(_)) => Ok(None),
         }
     }
 

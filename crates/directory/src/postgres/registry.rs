@@ -33,7 +33,7 @@ const ENTER: &str = concat!(
     now!(),
     " + $7) ON CONFLICT (id) DO UPDATE SET process = EXCLUDED.process, name = EXCLUDED.name, place = EXCLUDED.place, \
      folder = EXCLUDED.folder, version = EXCLUDED.version, state = 'live', seen = EXCLUDED.seen, lease = EXCLUDED.lease \
-     WHERE n.state = 'stopped' OR (n.state = 'live' AND (n.lease <= EXCLUDED.seen OR n.place = EXCLUDED.place)) RETURNING 1"
+     WHERE n.state = 'stopped' OR (n.state = 'live' AND (n.lease <= EXCLUDED.seen OR ($8 AND n.place = EXCLUDED.place))) RETURNING 1"
 );
 const BEAT: &str = concat!(
     "UPDATE pillarbox.nodes SET seen = ",
@@ -151,14 +151,15 @@ impl Registry {
         Ok(!self.shared.query(&client, sql, params).await?.is_empty())
     }
 
-    /// Takes the lease of a queue folder for so long.
+    /// Takes the lease of a queue folder for so long. `first`: this run enters for the first time, and so may supersede an earlier one at the same
+    /// place; later only what nobody else has is taken, so that two machines cloned from one find each other out.
     ///
     /// # Errors
     /// `Refused` when another node has the lease, or has taken the folder over; `Unavailable` when the database does not answer.
-    pub async fn enter(&self, entry: &NodeEntry, lease: Duration) -> Result<()> {
+    pub async fn enter(&self, entry: &NodeEntry, lease: Duration, first: bool) -> Result<()> {
         let lease = millis(lease);
         let NodeEntry { id, process, name, place, folder, version } = entry;
-        if self.one(ENTER, &[id, process, name, place, folder, version, &lease]).await? {
+        if self.one(ENTER, &[id, process, name, place, folder, version, &lease, &first]).await? {
             return Ok(());
         }
         Err(DirectoryError::Refused(match self.find(id).await? {
@@ -168,7 +169,7 @@ impl Registry {
                 node.adopter.unwrap_or_default()
             ),
             Some(node) => format!(
-                "the queue in {folder} is in use by the node {} ({}), heard of {} s ago; a copy of a queue must not be started beside it",
+                "the queue in {folder} is in use by the node {} ({}), heard of {} s ago; a copy of a queue must not run beside it",
                 node.name, node.folder, node.seen_seconds
             ),
             None => format!("the queue in {folder} could not be registered"),

@@ -1,122 +1,15 @@
 //! The shared suite and what is PostgreSQL's own, against a real server in a temporary folder.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use pillarbox_testkit::Postgres;
 
 use super::*;
 use crate::clock::ManualClock;
 use crate::suite::{self, build, user_record};
 
-/// A server of our own on a Unix socket; stopped and gone at the end.
-struct Server {
-    folder: tempfile::TempDir,
-    bin: PathBuf,
-    process: Option<Child>,
-}
-
-/// The folder of `initdb` and `postgres`: in PATH or where Debian keeps them.
-fn binaries() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|e| e.path().join("bin"));
-    debian.chain(std::env::split_paths(&path)).find(|dir| dir.join("initdb").exists() && dir.join("postgres").exists())
-}
-
-impl Server {
-    /// Starts one, or says loudly why not; with PILLARBOX_REQUIRE_PEERS its absence is an error.
-    async fn start() -> Option<Self> {
-        let Some(bin) = binaries() else {
-            assert!(
-                std::env::var_os("PILLARBOX_REQUIRE_PEERS").is_none(),
-                "PostgreSQL is not installed, and PILLARBOX_REQUIRE_PEERS is set"
-            );
-            eprintln!("SKIPPED: PostgreSQL is not installed; its store was not tested");
-            return None;
-        };
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        let mut server = Self { folder, bin, process: None };
-        let data = server.data();
-        let status = server
-            .command("initdb")
-            .args(["--no-sync", "--auth=trust", "--username=pillarbox", "--encoding=UTF8", "--no-locale", "-D"])
-            .arg(&data)
-            .stdout(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(status.success(), "initdb failed");
-        server.run().await;
-        Some(server)
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    /// PostgreSQL refuses to run as root, so root lends it another user.
-    fn command(&self, program: &str) -> Command {
-        let program = self.bin.join(program);
-        let mut command = if rustix::process::geteuid().is_root() {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"]).arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
-        command.current_dir("/");
-        command
-    }
-
-    async fn run(&mut self) {
-        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
-        let child = self
-            .command("postgres")
-            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=40", "-k"])
-            .arg(self.folder.path())
-            .arg("-D")
-            .arg(self.data())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.process = Some(child);
-        for _ in 0..600 {
-            if let Ok((_, connection)) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await {
-                drop(connection);
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("PostgreSQL did not start: {}", std::fs::read_to_string(self.folder.path().join("log")).unwrap());
-    }
-
-    fn url(&self) -> String {
-        let host = self.folder.path().display().to_string().replace('/', "%2F");
-        format!("postgres://pillarbox@{host}/postgres")
-    }
-
-    /// Fast shut-down: connections are cut.
-    fn stop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let pid = rustix::process::Pid::from_child(&process);
-            rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-            process.wait().unwrap();
-        }
-    }
-
-    async fn connect(&self, edit: impl FnOnce(&mut PostgresOptions)) -> PostgresDirectory {
-        let mut options = PostgresOptions::from_config(&DirectoryConfig { url: self.url(), ..Default::default() });
-        edit(&mut options);
-        PostgresDirectory::connect(options).await.unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop();
-        if rustix::process::geteuid().is_root() || Path::new(&self.data()).exists() {
-            let _ = std::fs::remove_dir_all(self.data());
-        }
-    }
+async fn connect(server: &Postgres, edit: impl FnOnce(&mut PostgresOptions)) -> PostgresDirectory {
+    let mut options = PostgresOptions::from_config(&DirectoryConfig { url: server.url("postgres"), ..Default::default() });
+    edit(&mut options);
+    PostgresDirectory::connect(options).await.unwrap()
 }
 
 fn mailbox(text: &str) -> Mailbox {
@@ -136,23 +29,18 @@ async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_a_real_server() {
-    let Some(mut server) = Server::start().await else { return };
-    {
-        let (client, connection) = tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await.unwrap();
-        let driver = tokio::spawn(connection);
-        client.batch_execute("CREATE DATABASE suite").await.unwrap();
-        drop(client);
-        driver.await.unwrap().unwrap();
-    }
+    let Some(mut server) = Postgres::start().await else { return };
+    server.sql("CREATE DATABASE suite").await;
     let clock = ManualClock::at(1_000_000);
-    let url = server.url().replace("/postgres", "/suite");
-    suite::run(&server.connect(|o| (o.clock, o.url) = (Arc::new(clock.clone()), url)).await, &clock).await;
+    let url = server.url("suite");
+    suite::run(&connect(&server, |o| (o.clock, o.url) = (Arc::new(clock.clone()), url)).await, &clock).await;
+    registered(&server).await;
     several_nodes(&mut server).await;
 }
 
-async fn several_nodes(server: &mut Server) {
+async fn several_nodes(server: &mut Postgres) {
     // Both bring the schema up to date at once.
-    let (one, two) = tokio::join!(server.connect(|_| {}), server.connect(|_| {}));
+    let (one, two) = tokio::join!(connect(server, |_| {}), connect(server, |_| {}));
     build(&one, &["example.org"]).await.user("bob@example.org").await;
     let (bob, new) = (mailbox("bob@example.org"), mailbox("new@example.org"));
     until("the first user's arrival", async || two.user(&bob).await.unwrap().is_some()).await;
@@ -195,21 +83,32 @@ async fn several_nodes(server: &mut Server) {
 }
 
 /// Known users are served, unknown ones are not said to be unknown, nothing is written; and all is well again afterwards.
-async fn database_away(server: &mut Server, one: &PostgresDirectory) {
+async fn database_away(server: &mut Postgres, one: &PostgresDirectory) {
     let (bob, new) = (mailbox("bob@example.org"), mailbox("new@example.org"));
-    let strict = server.connect(|o| o.serve_stale = Duration::ZERO).await;
+    let strict = connect(server, |o| o.serve_stale = Duration::ZERO).await;
     assert!(strict.user(&bob).await.unwrap().is_some());
-    let absent = mailbox("absent@example.org");
+    let (absent, robert) = (mailbox("absent@example.org"), mailbox("robert@example.org"));
+    let mut named = user_record("new@example.org");
+    named.logins = vec![robert.clone()];
+    one.apply(vec![Change::PutUser(named)]).await.unwrap();
+    let policy = crate::ResolvePolicy::from_config(&pillarbox_config::Config::default());
+    let outcome = async |address: &Mailbox| crate::resolve(one, &policy, address).await.map(|resolution| resolution.outcome);
     for address in [&bob, &new, &absent] {
-        let _ = one.user(address).await.unwrap();
+        let _ = outcome(address).await.unwrap();
     }
-    assert!(one.domain(&bob.domain).await.unwrap().is_some());
-    server.stop();
+    for login in [&new, &robert] {
+        assert!(one.user_by_login(login).await.unwrap().is_some());
+    }
+    server.stop().await;
     until("the loss", async || one.health().is_err() && strict.health().is_err()).await;
     assert!(one.user(&bob).await.unwrap().unwrap().suspended, "known");
     assert!(one.domain(&bob.domain).await.unwrap().is_some(), "known");
+    assert!(matches!(outcome(&new).await, Ok(crate::Resolved::Deliver(_))), "that it has no alias is known too");
+    assert_eq!(one.user_by_login(&robert).await.unwrap().unwrap().address, new, "by a further name");
     for address in [&absent, &mailbox("never-asked@example.org")] {
         assert!(matches!(one.user(address).await, Err(DirectoryError::Unavailable(_))), "{address}");
+        assert!(matches!(one.user_by_login(address).await, Err(DirectoryError::Unavailable(_))), "{address}");
+        assert!(outcome(address).await.is_err(), "{address}");
     }
     assert!(matches!(strict.user(&bob).await, Err(DirectoryError::Unavailable(_))), "stale for no time at all");
     assert!(matches!(one.apply(vec![Change::PutUser(user_record("lost@example.org"))]).await, Err(DirectoryError::Unavailable(_))));
@@ -230,6 +129,71 @@ async fn database_away(server: &mut Server, one: &PostgresDirectory) {
         client.execute("INSERT INTO pillarbox.migrations (version) VALUES (99)", &[]).await.unwrap();
     }
     let newer =
-        PostgresDirectory::connect(PostgresOptions::from_config(&DirectoryConfig { url: server.url(), ..Default::default() })).await;
+        PostgresDirectory::connect(PostgresOptions::from_config(&DirectoryConfig { url: server.url("postgres"), ..Default::default() })).await;
     assert!(matches!(newer.err().unwrap(), DirectoryError::Newer { found: 99, known: 2 }));
+}
+
+/// Who may have a queue folder, and questions from node to node.
+async fn registered(server: &Postgres) {
+    let (here, there) = (connect(server, |_| {}).await, connect(server, |_| {}).await);
+    let (one, two) = (here.registry().unwrap(), there.registry().unwrap());
+    let entry = |id: &str, process: &str, place: &str| NodeEntry {
+        id: id.into(),
+        process: process.into(),
+        name: format!("{id}.example"),
+        place: place.into(),
+        folder: format!("/{id}/queue"),
+        version: "1".into(),
+    };
+    let (long, none) = (Duration::from_secs(60), Duration::ZERO);
+    let why = |refused: Result<()>| match refused {
+        Err(DirectoryError::Refused(why)) => why,
+        other => panic!("should have been refused: {other:?}"),
+    };
+    let (a, b, c) = (entry("a", "1", "here"), entry("b", "2", "there"), entry("c", "3", "yonder"));
+    for node in [&a, &b, &c] {
+        one.enter(node, long, true).await.unwrap();
+    }
+    // Alive: nobody else has it, not even a copy of it elsewhere. A later run at the same place supersedes.
+    assert!(why(two.claim("a", "b").await).contains("alive"));
+    assert!(why(two.enter(&entry("a", "9", "a copy"), long, true).await).contains("run beside it"));
+    let again = entry("a", "4", "here");
+    two.enter(&again, long, true).await.unwrap();
+    assert!(!one.beat(&a, long, 1, 1).await.unwrap(), "the earlier run has lost it");
+    assert!(why(one.enter(&a, long, false).await).contains("run beside it"), "and does not take it back");
+    assert!(one.beat(&again, none, 7, 9).await.unwrap());
+    // Its lease has run out: exactly one of two who try gets it.
+    let states = async |id: &str| one.nodes().await.unwrap().into_iter().find(|n| n.id == id).unwrap();
+    assert_eq!((states("a").await.state, states("a").await.messages), (NodeState::Silent, 7));
+    let (first, second) = tokio::join!(one.claim("a", "b"), two.claim("a", "c"));
+    let (winner, loser) = if first.is_ok() { ("b", "c") } else { ("c", "b") };
+    assert!(why(if first.is_ok() { second } else { first }).contains(&format!("{winner}.example is taking it over")));
+    assert!(!one.beat(&again, long, 0, 0).await.unwrap(), "its own node learns of it");
+    assert!(why(one.enter(&again, long, true).await).contains("taken over"));
+    one.claim("a", winner).await.unwrap();
+    assert!(!one.finish("a", loser).await.unwrap());
+    // Whoever takes the winner's queue over inherits what it had begun.
+    one.leave(if winner == "b" { &b } else { &c }, 0, 0).await.unwrap();
+    one.claim(winner, loser).await.unwrap();
+    assert!(one.finish(winner, loser).await.unwrap() && one.is_claimed_by("a", loser).await.unwrap());
+    assert!(one.finish("a", loser).await.unwrap());
+    assert!(why(two.claim("a", winner).await).contains("already"));
+    assert!(why(two.claim("nobody", "c").await).contains("no node"));
+    assert_eq!(states("a").await.state, NodeState::Evacuated);
+    assert!(why(one.enter(&again, long, true).await).contains(&format!("{loser}.example")), "a revived node may not have it");
+
+    let answering = two.clone();
+    let mut asked = two.asked();
+    let answerer = tokio::spawn(async move {
+        loop {
+            asked.changed().await.unwrap();
+            for (id, question) in answering.questions("q").await.unwrap() {
+                answering.answer(&id, &format!("{question}!")).await.unwrap();
+            }
+        }
+    });
+    assert_eq!(one.ask("q", "how much", Duration::from_secs(30)).await.unwrap().as_deref(), Some("how much!"));
+    answerer.abort();
+    assert_eq!(one.ask("silent", "how much", Duration::from_millis(50)).await.unwrap(), None);
+    assert_eq!(server.sql("SELECT count(*) FROM pillarbox.questions").await, "0");
 }

@@ -128,3 +128,33 @@ pub(crate) enum BackupVerb {
         file: PathBuf,
     },
 }
+
+/// `pillarbox node`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// Each node: how it is, when it was heard of, how full its queue is
+    List {
+        /// Those too whose queue was taken over
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// `pillarbox directory`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DirectoryVerb {
+    /// Where it is kept, and how much is in it
+    Show,
+    /// Move it, while the server runs: to a database that several servers share, or back into a folder of one
+    Migrate {
+        /// postgres://…, sled, or sled:/PATH
+        #[arg(long, value_name = "WHERE", required_unless_present = "to_file")]
+        to: Option<String>,
+        /// The same on the first line of a file, so that a password does not show among the processes
+        #[arg(long, value_name = "FILE", conflicts_with = "to")]
+        to_file: Option<PathBuf>,
+        /// Do not ask before changing what is there already
+        #[arg(long)]
+        yes: bool,
+    },
+}

@@ -254,6 +254,9 @@ pub(crate) enum QueueVerb {
     List {
         #[command(flatten)]
         filter: QueueFilter,
+        /// Of all servers that share the directory
+        #[arg(long)]
+        all_nodes: bool,
     },
     /// One message's envelope
     Show {
@@ -302,6 +305,15 @@ pub(crate) enum QueueVerb {
     },
     /// One line a destination
     Summary,
+    /// Take over the queue of a server that is gone
+    Evacuate {
+        /// Its state folder or queue folder, as this machine sees it
+        #[arg(value_name = "NODE-DIR")]
+        folder: PathBuf,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// `pillarbox import`.

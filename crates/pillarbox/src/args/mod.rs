@@ -62,6 +62,12 @@ pub(crate) enum Command {
     /// Mail that is on its way
     #[command(subcommand)]
     Queue(QueueVerb),
+    /// Servers that share this directory
+    #[command(subcommand)]
+    Node(NodeVerb),
+    /// Where domains, users and aliases are kept
+    #[command(subcommand)]
+    Directory(DirectoryVerb),
     /// What would happen to mail for an address, step by step, without sending any
     Route {
         /// The address

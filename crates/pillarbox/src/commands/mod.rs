@@ -5,11 +5,13 @@ mod app_password;
 mod backup;
 pub(crate) mod check;
 mod config;
+mod directory;
 mod dkim;
 mod dns;
 mod domain;
 mod generate;
 mod import;
+mod node;
 mod pages;
 pub(crate) mod queue;
 mod report;
@@ -46,6 +48,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::AppPassword(verb) => app_password::run(&session, verb).await,
         Command::Vacation(verb) => vacation::run(&session, verb).await,
         Command::Route { address } => route::run(&session, &address).await,
+        Command::Node(verb) => node::run(&session, verb).await,
+        Command::Directory(verb) => directory::run(&session, verb).await,
         Command::Queue(verb) => queue::run(&session, verb).await,
         Command::Trace { what, limit } => trace::run(&session, &what, limit).await,
         Command::Dkim(verb) => dkim::run(&session, verb).await,

@@ -9,7 +9,7 @@ use pillarbox_control::{Client, escaped};
 use pillarbox_queue::{QueueId, Status};
 use pillarbox_smtp::{Domain, ReversePath};
 
-use super::parsed;
+use super::{node, parsed};
 use crate::args::{QueueFilter, QueueVerb};
 use crate::failure::{Failure, Trying};
 use crate::out::{age, safe, size};
@@ -21,7 +21,9 @@ const PAGE: usize = 1000;
 
 pub(crate) async fn run(session: &Session, verb: QueueVerb) -> Result<(), Failure> {
     match verb {
-        QueueVerb::List { filter } => list(session, &filter).await,
+        QueueVerb::List { filter, all_nodes: false } => list(session, &filter).await,
+        QueueVerb::List { filter, all_nodes: true } => node::list_queues(session, &filter).await,
+        QueueVerb::Evacuate { folder, yes } => node::evacuate(session, &folder, yes).await,
         QueueVerb::Show { id } => show(session, parsed("queue id", &id)?).await,
         QueueVerb::Cat { id } => cat(session, parsed("queue id", &id)?).await,
         QueueVerb::Retry { ids, all, to } => {
@@ -45,7 +47,7 @@ fn parse_ids(texts: &[String]) -> Result<Vec<QueueId>, Failure> {
     texts.iter().map(|t| parsed("queue id", t)).collect()
 }
 
-fn counted(n: u64) -> String {
+pub(super) fn counted(n: u64) -> String {
     if n == 1 { "1 message".into() } else { format!("{n} messages") }
 }
 
@@ -75,11 +77,21 @@ fn query(filter: &QueueFilter) -> Result<String, Failure> {
 }
 
 /// Hands over the messages page by page, the first one at once: a queue of a million is never held here as a whole.
-async fn pages(api: &Client, filter: &QueueFilter, mut each: impl FnMut(&[QueueEntry]) -> Result<(), Failure>) -> Result<(), Failure> {
+async fn pages(api: &Client, filter: &QueueFilter, each: impl FnMut(&[QueueEntry]) -> Result<(), Failure>) -> Result<(), Failure> {
+    pages_of(api, "/v1/queue", filter, each).await
+}
+
+/// The same for the queue at a path of the API.
+pub(super) async fn pages_of(
+    api: &Client,
+    path: &str,
+    filter: &QueueFilter,
+    mut each: impl FnMut(&[QueueEntry]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let query = query(filter)?;
     let mut after = String::new();
     loop {
-        let page: Vec<QueueEntry> = api.get(&format!("/v1/queue?limit={PAGE}{query}{after}")).await?;
+        let page: Vec<QueueEntry> = api.get(&format!("{path}?limit={PAGE}{query}{after}")).await?;
         each(&page)?;
         match page.last() {
             Some(last) if page.len() == PAGE => after = format!("&after={}", last.id),
@@ -114,7 +126,7 @@ async fn list(session: &Session, filter: &QueueFilter) -> Result<(), Failure> {
     }
 }
 
-fn row(entry: &QueueEntry) -> Vec<String> {
+pub(super) fn row(entry: &QueueEntry) -> Vec<String> {
     let open: Vec<_> = entry.recipients.iter().filter(|r| !r.status.is_settled()).collect();
     let to = match open.as_slice() {
         [] => String::new(),

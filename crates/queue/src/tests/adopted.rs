@@ -21,12 +21,17 @@ async fn dead() -> (House, Vec<QueueId>) {
     (House { dir: copied, ..house }, ids)
 }
 
+/// Nobody minds.
+async fn free() -> Result<(), String> {
+    Ok(())
+}
+
 #[tokio::test]
 async fn everything_unfinished_is_taken_over_once() {
     let (dead, ids) = dead().await;
     let folder = dead.dir.path().join("state/queue");
     let house = House::new().await;
-    let adopted = house.queue.adopt(&folder).await.unwrap();
+    let adopted = house.queue.adopt(&folder, free()).await.unwrap();
     assert_eq!((adopted.messages, adopted.known, adopted.damaged.len()), (4, 0, 0));
     assert!(!folder.exists() && adopted.folder.ends_with("queue.adopted"));
     house.pass(120);
@@ -52,13 +57,72 @@ async fn an_adoption_that_was_interrupted_goes_on() {
     let refused = Queue::open(&config, transports, Arc::new(ToMailbox)).await;
     assert!(matches!(refused, Err(OpenError::Adopted(_))), "half of it belongs to another node");
     let house = House::new().await;
-    let adopted = house.queue.adopt(&folder).await.unwrap();
+    let adopted = house.queue.adopt(&folder, free()).await.unwrap();
     assert_eq!((adopted.messages, adopted.known), (2, 2));
 }
 
 #[tokio::test]
 async fn a_queue_in_use_is_not_adopted() {
     let (house, other) = (House::new().await, House::new().await);
-    let refused = house.queue.adopt(&other.config.paths.state.join("queue")).await;
+    let refused = house.queue.adopt(&other.config.paths.state.join("queue"), async { panic!("not asked while it is in use") }).await;
     assert!(matches!(refused, Err(AdoptError::Open(OpenError::InUse(_)))));
+}
+
+#[tokio::test]
+async fn what_was_accepted_and_not_listed_is_neither_sent_before_nor_taken_twice() {
+    let (dead, ids) = dead().await;
+    let folder = dead.dir.path().join("state/queue");
+    let again = Arc::new(tempfile::tempdir().unwrap());
+    copy(&folder, &again.path().join("queue"));
+    let house = House::new().await;
+    let mut by_hand = house.envelope(&["x@by.example"]);
+    by_hand.recipients[0].status = Status::Held;
+    house.queue.accept(by_hand, Body::from_bytes("an operator's")).await.unwrap();
+    // As a crash leaves it between accepting and listing: the folder is as before, the messages are here and held.
+    let held: Vec<(Envelope, Body)> = {
+        let other = House::new().await;
+        other.relay.then(busy);
+        other.queue.adopt(&again.path().join("queue"), free()).await.unwrap();
+        let mut all = Vec::new();
+        for id in &ids {
+            let body = other.queue.body(*id).await.unwrap().bytes().await.unwrap();
+            all.push((other.queue.show(*id).await.unwrap(), Body::from_bytes(body)));
+        }
+        all
+    };
+    for (mut envelope, body) in held {
+        envelope.recipients.iter_mut().filter(|r| r.status == Status::Pending).for_each(|r| r.status = Status::Held);
+        house.queue.accept_with(envelope, body, &[], true).await.unwrap();
+    }
+    house.pass(120);
+    assert_eq!(house.relay.count(), 0, "nothing goes out that the list does not have");
+    let adopted = house.queue.adopt(&folder, free()).await.unwrap();
+    assert_eq!((adopted.messages, adopted.known), (0, 4));
+    house.pass(120);
+    house.until("they are gone", |h| h.queue.health().messages == 1 && h.queue.health().runs == 0).await;
+    let mut sent: Vec<QueueId> = house.relay.got.lock().iter().map(|g| g.id).collect();
+    sent.sort();
+    assert_eq!(sent, ids);
+    let left = house.queue.list(&ListFilter { held: true, ..ListFilter::default() }, None, 10).await;
+    assert_eq!(left.len(), 1, "what an operator holds stays");
+}
+
+#[tokio::test]
+async fn a_refused_claim_leaves_the_folder_as_it_is() {
+    let (dead, _) = dead().await;
+    let folder = dead.dir.path().join("state/queue");
+    let house = House::new().await;
+    let refused = house.queue.adopt(&folder, async { Err("it is alive".to_owned()) }).await;
+    assert!(matches!(refused, Err(AdoptError::Claim(why)) if why == "it is alive"));
+    assert!(folder.exists() && !folder.join("adopted").exists());
+}
+
+#[test]
+fn a_folder_keeps_its_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("queue");
+    assert_eq!(known_folder_id(&folder).unwrap(), None);
+    let id = folder_id(&folder).unwrap();
+    assert_eq!(folder_id(&folder).unwrap(), id);
+    assert_eq!(known_folder_id(&folder).unwrap(), Some(id));
 }

@@ -17,6 +17,8 @@ use pillarbox_smtp::Domain;
 use crate::dns::Answer;
 use crate::https::{Ask, HttpsError, Means, ask};
 pub use policy::{Mode, PolicyError, StsPolicy, record_id};
+pub use store::SharedPolicies;
+pub(crate) use store::Shelf;
 use store::{Kept, Store};
 use turns::Turns;
 
@@ -46,10 +48,11 @@ pub struct PolicyCache {
 }
 
 impl PolicyCache {
-    /// Keeps policies in `folder`, which is made when first needed. `port` is 443 but in tests.
-    pub fn new(folder: PathBuf, port: u16) -> Self {
+    /// Keeps policies in `folder`, which is made when first needed, and on the shelf. `port` is 443 but in tests.
+    pub(crate) fn new(folder: PathBuf, shelf: Shelf, port: u16) -> Self {
         let memory = quick_cache::sync::Cache::new(MEMORY);
-        Self { store: Store::new(folder), memory, failures: quick_cache::sync::Cache::new(MEMORY), turns: Turns::default(), port }
+        let failures = quick_cache::sync::Cache::new(MEMORY);
+        Self { store: Store::new(folder, shelf), memory, failures, turns: Turns::default(), port }
     }
 
     /// The policy for a domain: what is at hand, or a fresh one where the domain announces another.
@@ -71,12 +74,21 @@ impl PolicyCache {
         if let Some(found) = self.known(domain, &id).await {
             return found;
         }
+        // So may another node.
+        if let Some(theirs) = self.store.of_others(domain).await
+            && theirs.id == id
+            && theirs.is_fresh(unix_seconds())
+        {
+            self.memory.insert(domain.clone(), theirs.clone());
+            self.store.save(domain, &theirs).await;
+            return Found { policy: in_force(Some(theirs)), trouble: None };
+        }
         match self.fetch(means, domain).await {
             Ok(policy) => {
                 let kept = Kept { id, fetched: unix_seconds(), policy: Arc::new(policy) };
                 self.failures.remove(domain);
                 self.memory.insert(domain.clone(), kept.clone());
-                self.store.save(domain, &kept).await;
+                self.store.share(domain, &kept).await;
                 Found { policy: in_force(Some(kept)), trouble: None }
             }
             Err(trouble) => {
@@ -102,7 +114,11 @@ impl PolicyCache {
         let kept = match self.memory.get(domain) {
             Some(kept) => kept,
             None => {
-                let kept = self.store.load(domain).await?;
+                // A policy that only another node has met holds here as well, even where its announcement is suppressed.
+                let kept = match self.store.load(domain).await.filter(|kept| kept.is_fresh(unix_seconds())) {
+                    Some(kept) => kept,
+                    None => self.store.of_others(domain).await?,
+                };
                 self.memory.insert(domain.clone(), kept.clone());
                 kept
             }

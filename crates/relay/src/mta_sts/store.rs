@@ -1,7 +1,9 @@
-//! Policies on disk: one JSON file a domain, so that they hold across a restart (RFC 8461 §10.2).
+//! Policies on disk: one JSON file a domain, so that they hold across a restart (RFC 8461 §10.2); and where other nodes find them, if there
+//! are any.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use pillarbox_smtp::Domain;
 use serde::{Deserialize, Serialize};
@@ -46,14 +48,33 @@ impl Kept {
     }
 }
 
-/// The folder.
+/// A place for policies that several nodes share. What it cannot say at the moment counts as unknown: the policy is fetched then.
+#[async_trait::async_trait]
+pub trait SharedPolicies: Send + Sync + 'static {
+    /// What was put for a domain.
+    async fn get(&self, domain: &Domain) -> Option<Vec<u8>>;
+    /// Keeps something for a domain for so long.
+    async fn put(&self, domain: &Domain, value: &[u8], keep: Duration);
+}
+
+/// Where others' policies are, once that is known.
+pub(crate) type Shelf = Arc<OnceLock<Arc<dyn SharedPolicies>>>;
+
+/// The folder, and the shelf.
 pub(super) struct Store {
     folder: PathBuf,
+    shelf: Shelf,
 }
 
 impl Store {
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    pub(super) fn new(folder: PathBuf, shelf: Shelf) -> Self {
+        Self { folder, shelf }
+    }
+
+    /// What another node keeps for a domain.
+    pub(super) async fn of_others(&self, domain: &Domain) -> Option<Kept> {
+        let value = self.shelf.get()?.get(domain).await?;
+        serde_json::from_slice(&value).ok()
     }
 
     fn path(&self, domain: &Domain) -> PathBuf {
@@ -79,7 +100,15 @@ impl Store {
         tokio::task::spawn_blocking(read).await.ok().flatten()
     }
 
-    /// Keeps a policy. A failure costs only another fetch after a restart, so it is logged and no more.
+    /// Keeps a policy that was just fetched, here and for others.
+    pub(super) async fn share(&self, domain: &Domain, kept: &Kept) {
+        self.save(domain, kept).await;
+        if let (Some(shelf), Ok(value)) = (self.shelf.get(), serde_json::to_vec(kept)) {
+            shelf.put(domain, &value, Duration::from_secs(kept.policy.max_age)).await;
+        }
+    }
+
+    /// Keeps a policy on disk. A failure costs only another fetch after a restart, so it is logged and no more.
     pub(super) async fn save(&self, domain: &Domain, kept: &Kept) {
         let (folder, path, text) = (self.folder.clone(), self.path(domain), serde_json::to_vec_pretty(&File { format: FORMAT, kept }));
         let write = move || -> std::io::Result<()> {
@@ -102,7 +131,7 @@ mod tests {
     #[tokio::test]
     async fn policies_survive_and_damage_does_not_hurt() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(folder.path().join("mta-sts"));
+        let store = Store::new(folder.path().join("mta-sts"), Shelf::default());
         let domain = Domain::new("example.test").unwrap();
         assert_eq!(store.load(&domain).await, None);
         let policy = StsPolicy { mode: Mode::Enforce, max_age: 100, mx: vec!["a.test".into()] };

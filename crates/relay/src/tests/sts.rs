@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pillarbox_config::Config;
+use pillarbox_smtp::Domain;
 use time::{Duration, OffsetDateTime};
 
 use super::MAIL;
 use crate::Relay;
+use crate::mta_sts::SharedPolicies;
 use crate::testing::{Authority, FakeDns, Https, Script, Sink, brief, config, deliver, envelope, timeouts};
 use crate::tlsrpt::{OutgoingReport, Submit};
 
@@ -99,6 +101,48 @@ async fn enforced_policies_demand_a_valid_certificate_and_a_listed_host() {
     let told = send(&unlisted.relay()).await.0;
     assert!(told.starts_with("deferred 451 4.7.5 mx.example.test is not among"), "{told}");
     assert_eq!(unlisted.sink.connections(), 0);
+}
+
+/// What several nodes share.
+#[derive(Default)]
+struct Common(Mutex<std::collections::HashMap<String, Vec<u8>>>);
+
+#[async_trait::async_trait]
+impl SharedPolicies for Common {
+    async fn get(&self, domain: &Domain) -> Option<Vec<u8>> {
+        self.0.lock().get(domain.as_str()).cloned()
+    }
+
+    async fn put(&self, domain: &Domain, value: &[u8], keep: std::time::Duration) {
+        assert_eq!(keep.as_secs(), 1000, "as long as the policy holds");
+        self.0.lock().insert(domain.to_string(), value.to_vec());
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_one_node_fetched_holds_on_all() {
+    let world = world("mx.example.test").await;
+    world.dns.add("_mta-sts.example.test TXT v=STSv1; id=1;");
+    world.https.say("200 OK", "text/plain", &policy("enforce", "mx.example.test"));
+    let common = Arc::new(Common::default());
+    let node = |n: u8, dns: &FakeDns| {
+        let mut config = world.config.clone();
+        config.paths.state = config.paths.state.join(n.to_string());
+        config.dns.servers = vec![dns.address()];
+        let relay = Relay::with_timeouts(&config, timeouts()).unwrap();
+        relay.share_policies(common.clone());
+        relay
+    };
+    for n in [1, 2] {
+        let relay = node(n, &world.dns);
+        assert_eq!(send(&relay).await.1, "TLSv1.3 mta-sts");
+        relay.reload(&world.config).unwrap();
+    }
+    assert_eq!(world.https.requests().len(), 1, "the second node did not fetch it again");
+    // A third meets an attacker who suppresses the announcement.
+    let bare = FakeDns::start().await;
+    bare.add("example.test MX 10 mx.example.test").add("mx.example.test A 127.0.0.1");
+    assert_eq!(send(&node(3, &bare)).await.1, "TLSv1.3 mta-sts");
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! Our own DKIM (RFC 6376, RFC 8463): keys, their DNS records, and signatures on mail that leaves.
 
 mod canonical;
+mod carry;
 mod field;
 pub mod keys;
 mod rotate;
 mod signer;
 
+pub use carry::Carry;
 pub use keys::{KeyError, NewKey, SigningKey, generate_keys};
 pub use rotate::{RotateError, Rotation, records, rotate};
 pub use signer::{SignError, Signer};

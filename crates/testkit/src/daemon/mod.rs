@@ -81,6 +81,19 @@ impl DaemonBuilder {
         self.set("dns.servers", vec![address.to_string()])
     }
 
+    /// Listens on this address of the loopback network, so that several daemons are told apart as machines are.
+    pub fn listen_on(mut self, ip: &str) -> Self {
+        for service in ["smtp", "submission", "submissions"] {
+            self = self.set(&format!("listen.{service}"), vec![format!("{ip}:0")]);
+        }
+        self
+    }
+
+    /// Stores mail in this folder, which several daemons may share, in place of one of its own.
+    pub fn mail_folder(self, folder: &Path) -> Self {
+        self.set("paths.mail", folder.display().to_string())
+    }
+
     /// Relays to this port, and to hosts of the loopback network, as scripted ones are.
     pub fn relay_to_loopback(self, port: u16) -> Self {
         self.set("relay.port", i64::from(port)).set("relay.deny_networks", Vec::<String>::new())
@@ -139,9 +152,11 @@ impl DaemonBuilder {
         if self.dovecot && rustix::process::geteuid().is_root() {
             give_to_nobody(home.path()).unwrap();
         }
+        let given = self.config.get("paths").and_then(|paths| paths.get("mail")).and_then(|mail| mail.as_str()).map(PathBuf::from);
+        let mail = given.unwrap_or_else(|| at("mail"));
         let this = self
             .set("paths.state", at("state").display().to_string())
-            .set("paths.mail", at("mail").display().to_string())
+            .set("paths.mail", mail.display().to_string())
             .set("paths.runtime", at("run").display().to_string());
         let asks = this.config.get("dns").and_then(|dns| dns.get("servers")).is_some();
         let dns = if asks { None } else { Some(crate::DnsServer::start().await) };
@@ -158,6 +173,7 @@ impl DaemonBuilder {
         let mut daemon = Daemon {
             disks,
             home: Arc::new(home),
+            mail,
             config_path: config,
             config: this.config,
             environment: this.environment,
@@ -188,6 +204,7 @@ pub struct Daemon {
     /// Unmounted before the folder goes.
     disks: BTreeMap<String, SmallDisk>,
     home: Arc<TempDir>,
+    mail: PathBuf,
     config_path: PathBuf,
     config: toml::Table,
     environment: Vec<(String, String)>,
@@ -407,7 +424,7 @@ impl Daemon {
     /// Where a user's mail lies.
     pub fn maildir(&self, address: &str) -> PathBuf {
         let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
-        self.home().join("mail").join(domain).join(local).join("Maildir")
+        self.mail.join(domain).join(local).join("Maildir")
     }
 
     /// What lies in a user's inbox now.

@@ -1,0 +1,47 @@
+//! `/v1/nodes`, `/v1/queue/evacuate`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+
+use super::input::{Asked, Json, Named};
+use super::queue::{Filter, entries};
+use crate::admin::Admin;
+use crate::api::{EvacuateFrom, Evacuated, NodeLine, QueueEntry};
+use crate::error::{ApiError, ApiResult};
+use crate::nodes::{self, Answer, Question};
+
+/// How long a node is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) async fn list(State(admin): State<Arc<Admin>>) -> ApiResult<axum::Json<Vec<NodeLine>>> {
+    let nodes = admin.registry()?.nodes().await?;
+    Ok(axum::Json(nodes.into_iter().map(|node| NodeLine { this: admin.node.as_deref() == Some(&node.id), node }).collect()))
+}
+
+/// One page of a node's queue: our own at once, another's through the database.
+pub(super) async fn queue(
+    State(admin): State<Arc<Admin>>,
+    Named(id): Named<String>,
+    Asked(filter): Asked<Filter>,
+) -> ApiResult<axum::Json<Vec<QueueEntry>>> {
+    if let (Some(me), Some(queue)) = (&admin.node, &admin.queue)
+        && *me == id
+    {
+        return Ok(axum::Json(entries(queue, filter).await));
+    }
+    let question = serde_json::to_string(&Question::List(filter)).map_err(|e| ApiError::usage(e.to_string()))?;
+    let answer = admin.registry()?.ask(&id, &question, PATIENCE).await?;
+    let answer = answer.ok_or_else(|| ApiError::unavailable(format!("the node did not answer within {} s", PATIENCE.as_secs())))?;
+    match serde_json::from_str(&answer) {
+        Ok(Answer::List(page)) => Ok(axum::Json(page)),
+        Ok(Answer::Unknown) | Err(_) => Err(ApiError::unavailable("the node runs another version, and the two do not understand each other")),
+    }
+}
+
+pub(super) async fn evacuate(State(admin): State<Arc<Admin>>, Json(from): Json<EvacuateFrom>) -> ApiResult<axum::Json<Evacuated>> {
+    // In a task of its own: it goes on when the one who asked goes away.
+    let done = tokio::spawn(async move { nodes::evacuate(&admin, &from.folder).await });
+    done.await.map_err(|e| ApiError::unavailable(e.to_string()))?.map(axum::Json)
+}
