@@ -106,9 +106,7 @@ async fn open(config: &Config, socket: &Path) -> Result<Admin, ConnectError> {
     let state = &config.paths.state;
     prepare(state).map_err(|why| ConnectError::State { path: state.clone(), why })?;
     match pillarbox_directory::open(config).await {
-        Ok(movable) => {
-            Ok(Admin::new(Arc::new(ArcSwap::from_pointee(config.clone())), movable.clone()).with_movable(movable))
-        }
+        Ok(movable) => Ok(Admin::new(Arc::new(ArcSwap::from_pointee(config.clone())), movable.clone()).with_movable(movable)),
         Err(DirectoryError::Locked { path }) => Err(ConnectError::Locked { socket: socket.to_path_buf(), database: path }),
         Err(error) => Err(ConnectError::Directory(error)),
     }

@@ -47,7 +47,10 @@ pub(crate) async fn evacuate(admin: &Admin, given: &Path) -> ApiResult<Evacuated
     let read = folder.clone();
     let id = tokio::task::spawn_blocking(move || known_folder_id(&read)).await.map_err(|e| ApiError::unavailable(e.to_string()))?;
     let id = id.map_err(|e| unreadable(&folder, &e))?.ok_or_else(|| {
-        ApiError::refused(format!("{} has no file `node`: no node that shares this directory left it. Start Pillarbox on it instead", folder.display()))
+        ApiError::refused(format!(
+            "{} has no file `node`: no node that shares this directory left it. Start Pillarbox on it instead",
+            folder.display()
+        ))
     })?;
     let claim = async { registry.claim(&id, me).await.map_err(|error| format!("{}: {error}", folder.display())) };
     let adopted = queue.adopt(&folder, claim).await.map_err(|error| match error {
@@ -65,7 +68,8 @@ async fn finish_renamed(admin: &Admin, given: &Path) -> ApiResult<Evacuated> {
     let (registry, me) = (admin.registry()?, admin.node.as_deref().unwrap_or_default());
     let nothing = || ApiError::not_found(format!("{} is neither a state folder nor a queue folder", given.display()));
     let (above, of) = (given.to_path_buf(), given.parent().map(Path::to_path_buf));
-    let found = tokio::task::spawn_blocking(move || put_away(&above).into_iter().chain(of.iter().flat_map(|p| put_away(p))).collect::<Vec<_>>());
+    let found =
+        tokio::task::spawn_blocking(move || put_away(&above).into_iter().chain(of.iter().flat_map(|p| put_away(p))).collect::<Vec<_>>());
     for (folder, id) in found.await.map_err(|e| ApiError::unavailable(e.to_string()))? {
         if registry.is_claimed_by(&id, me).await? && registry.finish(&id, me).await? {
             return Ok(Evacuated { id, messages: 0, known: 0, damaged: Vec::new(), folder: folder.display().to_string() });

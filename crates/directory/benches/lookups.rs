@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::SinkExt;
 use pillarbox_config::{Config, DirectoryConfig};
-use pillarbox_directory::{Change, Directory, DomainRecord, PostgresDirectory, PostgresOptions, ResolvePolicy, Resolved, UserRecord, resolve};
+use pillarbox_directory::{
+    Change, Directory, DomainRecord, PostgresDirectory, PostgresOptions, ResolvePolicy, Resolved, UserRecord, resolve,
+};
 use pillarbox_smtp::Mailbox;
 use pillarbox_testkit::Postgres;
 

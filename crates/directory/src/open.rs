@@ -44,7 +44,9 @@ impl Place {
         match text.strip_prefix("sled") {
             Some("") => Ok(Self::Sled(state.join("directory.sled"))),
             Some(path) if path.starts_with(":/") => Ok(Self::Sled(path.trim_start_matches(':').into())),
-            _ => Err(DirectoryError::Refused("a directory is \"postgres://…\", \"sled:/PATH\", or \"sled\" for the one in the state folder".into())),
+            _ => Err(DirectoryError::Refused(
+                "a directory is \"postgres://…\", \"sled:/PATH\", or \"sled\" for the one in the state folder".into(),
+            )),
         }
     }
 

@@ -152,7 +152,9 @@ impl Queue {
                 }
                 envelope.id = here;
                 envelope.recipients.iter_mut().filter(|r| r.status == Status::Pending).for_each(|r| r.status = Status::Held);
-                accepting.push(async move { self.accept_with(envelope, body, &[], true).await.map_err(|error| AdoptError::Accept { id: from, error }) });
+                accepting.push(async move {
+                    self.accept_with(envelope, body, &[], true).await.map_err(|error| AdoptError::Accept { id: from, error })
+                });
             }
             moving.push(Moving { from, here, pending });
         }
@@ -175,7 +177,9 @@ impl Queue {
         loop {
             match self.show(id).await {
                 None => return (id, false),
-                Some(ours) if ours.from == envelope.from && ours.received == envelope.received && ours.size == envelope.size => return (id, true),
+                Some(ours) if ours.from == envelope.from && ours.received == envelope.received && ours.size == envelope.size => {
+                    return (id, true);
+                }
                 Some(_) => id = QueueId(id.0.wrapping_add(1)),
             }
         }

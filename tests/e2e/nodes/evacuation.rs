@@ -111,10 +111,16 @@ async fn a_killed_nodes_queue_is_taken_over_by_exactly_one_and_nothing_is_lost_o
     std::fs::remove_dir_all(&queue).unwrap();
     one.restart().await;
     let nodes = two.admin_json(&["node", "list", "--all"]).await;
-    let mut states: Vec<_> = nodes.as_array().unwrap().iter().map(|n| (n["name"].as_str().unwrap(), n["state"].as_str().unwrap())).collect();
+    let mut states: Vec<_> =
+        nodes.as_array().unwrap().iter().map(|n| (n["name"].as_str().unwrap(), n["state"].as_str().unwrap())).collect();
     states.sort();
     assert_eq!(
         states,
-        [("node1.example.test", "evacuated"), ("node1.example.test", "live"), ("node2.example.test", "live"), ("node3.example.test", "live")]
+        [
+            ("node1.example.test", "evacuated"),
+            ("node1.example.test", "live"),
+            ("node2.example.test", "live"),
+            ("node3.example.test", "live")
+        ]
     );
 }

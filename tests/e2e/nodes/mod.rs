@@ -118,7 +118,12 @@ async fn what_one_node_is_told_all_know() {
     until("the block", async || Some(login(&three, ALICE, "looking-glass").await.1.code().to_owned()).filter(|code| code != "235")).await;
 
     let nodes = two.admin_json(&["node", "list"]).await;
-    let names: Vec<_> = nodes.as_array().unwrap().iter().map(|n| (n["name"].as_str().unwrap(), n["state"].as_str().unwrap(), n["this"].as_bool().unwrap())).collect();
+    let names: Vec<_> = nodes
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|n| (n["name"].as_str().unwrap(), n["state"].as_str().unwrap(), n["this"].as_bool().unwrap()))
+        .collect();
     assert_eq!(names, [("node1.example.test", "live", false), ("node2.example.test", "live", true), ("node3.example.test", "live", false)]);
     let mut three = three;
     assert!(three.stop().await.success());

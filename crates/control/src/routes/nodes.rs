@@ -36,7 +36,9 @@ pub(super) async fn queue(
     let answer = answer.ok_or_else(|| ApiError::unavailable(format!("the node did not answer within {} s", PATIENCE.as_secs())))?;
     match serde_json::from_str(&answer) {
         Ok(Answer::List(page)) => Ok(axum::Json(page)),
-        Ok(Answer::Unknown) | Err(_) => Err(ApiError::unavailable("the node runs another version, and the two do not understand each other")),
+        Ok(Answer::Unknown) | Err(_) => {
+            Err(ApiError::unavailable("the node runs another version, and the two do not understand each other"))
+        }
     }
 }
 

@@ -132,7 +132,8 @@ impl Movable {
         *self.stage.write().await = Stage::Copying(Arc::clone(&touches));
         let total = count(store.directory.as_ref()).await?;
         let report = |done| progress(done, total);
-        let copy = Copy { from: store.directory.as_ref(), to: target.as_ref(), adapt: adapt.as_ref(), touches: &touches, progress: &report };
+        let copy =
+            Copy { from: store.directory.as_ref(), to: target.as_ref(), adapt: adapt.as_ref(), touches: &touches, progress: &report };
         let copied = self.copy(&copy).await;
         let mut stage = self.stage.write().await;
         let settled = match copied {
@@ -238,7 +239,8 @@ impl Mirror {
 /// A store for one machine cannot take the place of one that other nodes go on changing.
 async fn others_are_gone(from: &dyn Directory, to: &Place) -> Result<()> {
     let (Some(registry), Place::Sled(_)) = (from.registry(), to) else { return Ok(()) };
-    let live: Vec<String> = registry.nodes().await?.into_iter().filter(|node| node.state == NodeState::Live).map(|node| node.name).collect();
+    let live: Vec<String> =
+        registry.nodes().await?.into_iter().filter(|node| node.state == NodeState::Live).map(|node| node.name).collect();
     if live.len() > 1 {
         let names = live.join(", ");
         return Err(DirectoryError::Refused(format!(
@@ -352,7 +354,8 @@ impl Directory for Movable {
                 if let Err(error) = followed {
                     let why = error.to_string();
                     tracing::error!(to = %mirror.place, "a change was not made in the directory's new place; repeat `pillarbox directory migrate`: {why}");
-                    *self.behind.lock() = Some(format!("the directory in {} has missed a change: {why}; repeat `pillarbox directory migrate`", mirror.place));
+                    *self.behind.lock() =
+                        Some(format!("the directory in {} has missed a change: {why}; repeat `pillarbox directory migrate`", mirror.place));
                 }
                 done
             }

@@ -64,8 +64,7 @@ const LIST: &str = concat!(
     now!(),
     ", n.messages, n.recipients, n.adopter, a.name FROM pillarbox.nodes n LEFT JOIN pillarbox.nodes a ON a.id = n.adopter ORDER BY n.name, n.id"
 );
-const ASK: &str =
-    concat!("INSERT INTO pillarbox.questions (id, node, asked, question) VALUES ($1, $2, ", now!(), ", $3) RETURNING 1");
+const ASK: &str = concat!("INSERT INTO pillarbox.questions (id, node, asked, question) VALUES ($1, $2, ", now!(), ", $3) RETURNING 1");
 const NOTIFY: &str = "SELECT pg_notify($1, $2)";
 const QUESTIONS: &str = "SELECT id, question FROM pillarbox.questions WHERE node = $1 AND answer IS NULL ORDER BY asked LIMIT 100";
 const ANSWER: &str = "UPDATE pillarbox.questions SET answer = $2 WHERE id = $1 RETURNING 1";
@@ -208,7 +207,10 @@ impl Registry {
                 (NodeState::Adopting, Some(by)) => {
                     format!("the node {by} is taking it over; repeat the command there, or evacuate that node first if it is gone too")
                 }
-                _ => format!("the node {} is alive, heard of {} s ago; stop it, or wait until its lease has run out", node.name, node.seen_seconds),
+                _ => format!(
+                    "the node {} is alive, heard of {} s ago; stop it, or wait until its lease has run out",
+                    node.name, node.seen_seconds
+                ),
             },
         }))
     }

@@ -129,7 +129,8 @@ async fn database_away(server: &mut Postgres, one: &PostgresDirectory) {
         client.execute("INSERT INTO pillarbox.migrations (version) VALUES (99)", &[]).await.unwrap();
     }
     let newer =
-        PostgresDirectory::connect(PostgresOptions::from_config(&DirectoryConfig { url: server.url("postgres"), ..Default::default() })).await;
+        PostgresDirectory::connect(PostgresOptions::from_config(&DirectoryConfig { url: server.url("postgres"), ..Default::default() }))
+            .await;
     assert!(matches!(newer.err().unwrap(), DirectoryError::Newer { found: 99, known: 2 }));
 }
 

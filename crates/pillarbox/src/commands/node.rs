@@ -100,7 +100,11 @@ pub(super) async fn evacuate(session: &Session, folder: &Path, yes: bool) -> Res
         session.out.value(&done)?;
     } else {
         let before = if done.known > 0 { format!(", {} before", done.known) } else { String::new() };
-        session.out.line(format!("{} taken over{before}. The folder is {} now and may be deleted.", queue::counted(done.messages), safe(&done.folder)))?;
+        session.out.line(format!(
+            "{} taken over{before}. The folder is {} now and may be deleted.",
+            queue::counted(done.messages),
+            safe(&done.folder)
+        ))?;
         for what in &done.damaged {
             anstream::eprintln!("pillarbox: damaged, and set aside in that folder: {}", safe(what));
         }

@@ -76,6 +76,7 @@ async fn what_was_accepted_and_not_listed_is_neither_sent_before_nor_taken_twice
     copy(&folder, &again.path().join("queue"));
     let house = House::new().await;
     let mut by_hand = house.envelope(&["x@by.example"]);
+    by_hand.id = QueueId(ids[3].0 + 1);
     by_hand.recipients[0].status = Status::Held;
     house.queue.accept(by_hand, Body::from_bytes("an operator's")).await.unwrap();
     // As a crash leaves it between accepting and listing: the folder is as before, the messages are here and held.
@@ -88,6 +89,7 @@ async fn what_was_accepted_and_not_listed_is_neither_sent_before_nor_taken_twice
             let body = other.queue.body(*id).await.unwrap().bytes().await.unwrap();
             all.push((other.queue.show(*id).await.unwrap(), Body::from_bytes(body)));
         }
+        other.queue.shutdown().await;
         all
     };
     for (mut envelope, body) in held {
