@@ -69,6 +69,10 @@ impl Default for Tools {
     }
 }
 
+/// A file of the queue's folder that is there while no process has the queue and nothing in it is undelivered, so that whoever removes the program
+/// need not read the journal to know.
+const EMPTY: &str = "empty";
+
 /// How long a shut-down waits for deliveries under way.
 const PATIENCE: Duration = Duration::from_secs(25);
 
@@ -123,6 +127,10 @@ impl Queue {
         let closing = tokio::task::spawn_blocking(move || {
             me.keeper.wait_end();
             me.journal.close();
+            if me.state.lock().messages.is_empty() && me.damaged.lock().is_empty() {
+                // Only a hint; without it the queue counts as not empty.
+                _ = fs::write(me.folder.join(EMPTY), "");
+            }
             me.lock.lock().take();
         });
         _ = closing.await;
@@ -153,6 +161,8 @@ fn open(
     if folder.join(crate::adopt::ADOPTED).exists() {
         return Err(OpenError::Adopted(folder));
     }
+    remove_if_there(&*disk, &folder.join(EMPTY)).map_err(io_error(&folder))?;
+    disk.sync_dir(&folder).map_err(io_error(&folder))?;
     let aside = folder.join("damaged");
 
     let mut found = replay(&disk, &folder.join("journal"), &aside, &boot)?;

@@ -52,6 +52,22 @@ async fn parked_mail_is_retried_after_a_crash_and_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_proper_end_says_whether_anything_is_undelivered() {
+    let house = House::new().await;
+    let said = house.config.paths.state.join("queue/empty");
+    house.send(&["bob@local.example"], "x").await;
+    house.until_empty().await;
+    house.queue.shutdown().await;
+    assert!(said.exists());
+    let again = house.killed("boot").await;
+    assert!(!again.config.paths.state.join("queue/empty").exists(), "a queue that is open may hold mail at any moment");
+
+    let house = parked(1).await;
+    house.queue.shutdown().await;
+    assert!(!house.config.paths.state.join("queue/empty").exists());
+}
+
+#[tokio::test]
 async fn the_index_spares_reading_and_is_not_believed_where_files_differ() {
     let house = parked(10).await;
     let ids: Vec<QueueId> = house.queue.list(&ListFilter::default(), None, 100).await.iter().map(|e| e.id).collect();
