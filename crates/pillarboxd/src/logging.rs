@@ -20,6 +20,8 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
+use crate::journald::Journal;
+
 /// Events that wait for the writing thread; beyond this they are counted and dropped rather than stalling mail.
 const WAITING: usize = 65_536;
 /// The target that marks events of the contract.
@@ -79,18 +81,11 @@ impl Logging {
         let (filter, handle) = reload::Layer::new(filter_of(&config.level)?);
         let quiet = Arc::new(AtomicBool::new(is_quiet(&config.level)));
         let log = EventLogWriter::open(&event_folder, config.event_log_size.bytes())?;
+        let journal = if format == Format::Journald { Some(Journal::open()?) } else { None };
         let (sender, receiver) = sync_channel(WAITING);
-        let thread = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&receiver, format, log))?;
+        let thread = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&receiver, format, journal, log))?;
         let layer = LineLayer { sender: sender.clone(), dropped: AtomicU64::new(0), quiet: quiet.clone() };
-        let journald = match format {
-            Format::Journald => {
-                let quiet = quiet.clone();
-                let wanted = move |metadata: &tracing::Metadata<'_>| metadata.target() != EVENT_TARGET || !quiet.load(Ordering::Relaxed);
-                Some(tracing_journald::layer()?.with_filter(tracing_subscriber::filter::filter_fn(wanted)))
-            }
-            _ => None,
-        };
-        tracing::subscriber::set_global_default(Registry::default().with(filter).with(layer).with(journald))?;
+        tracing::subscriber::set_global_default(Registry::default().with(filter).with(layer))?;
         Ok(Self { sender: Some(sender), thread: Some(thread), filter: handle, quiet })
     }
 
@@ -177,8 +172,9 @@ impl Visit for Fields {
     }
 }
 
-fn write_lines(receiver: &Receiver<Line>, format: Format, mut log: EventLogWriter) {
+fn write_lines(receiver: &Receiver<Line>, format: Format, mut journal: Option<Journal>, mut log: EventLogWriter) {
     let mut printed = String::new();
+    let mut message = String::new();
     let mut kept = Vec::new();
     let mut log_failed = false;
     while let Ok(first) = receiver.recv() {
@@ -192,7 +188,15 @@ fn write_lines(receiver: &Receiver<Line>, format: Format, mut log: EventLogWrite
                 _ if !line.printed => {}
                 Format::Text => text_line(&mut printed, &line),
                 Format::Json => printed.push_str(&json_line(&line)),
-                Format::Journald => {}
+                Format::Journald => {
+                    message.clear();
+                    words(&mut message, &line);
+                    let written = journal.as_mut().is_some_and(|j| j.write(line.level, &message, &line.fields).is_ok());
+                    // Without a journal at hand the line is not lost, only plainer.
+                    if !written {
+                        text_line(&mut printed, &line);
+                    }
+                }
             }
             if line.is_event {
                 kept.extend_from_slice(json_line(&line).as_bytes());
@@ -235,20 +239,23 @@ fn json_line(line: &Line) -> String {
     text
 }
 
-/// `2026-11-24T06:45:26.123Z INFO accept id=… from=…`: the event or message first, then the fields; nothing in it can
-/// break the line or reach a terminal raw.
+/// `2026-11-24T06:45:26.123Z INFO accept id=… from=…`: nothing in it can break the line or reach a terminal raw.
 fn text_line(out: &mut String, line: &Line) {
-    let _ = write!(out, "{} {:<5}", timestamp(line.time), line.level.as_str());
+    let _ = write!(out, "{} {:<5} ", timestamp(line.time), line.level.as_str());
+    words(out, line);
+    out.push('\n');
+}
+
+/// The event or message first, then the fields.
+fn words(out: &mut String, line: &Line) {
     let lead = if line.is_event { "event" } else { "message" };
     for (_, value) in line.fields.iter().filter(|(name, _)| *name == lead) {
-        out.push(' ');
         push_clean(out, value, false);
     }
     for (name, value) in line.fields.iter().filter(|(name, _)| *name != lead) {
         let _ = write!(out, " {name}=");
         push_clean(out, value, true);
     }
-    out.push('\n');
 }
 
 fn push_clean(out: &mut String, value: &Value, quote: bool) {

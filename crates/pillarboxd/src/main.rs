@@ -6,6 +6,7 @@ mod acme;
 mod daemon;
 mod http;
 mod info;
+mod journald;
 mod logging;
 mod node;
 mod process;
