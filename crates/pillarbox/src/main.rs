@@ -8,6 +8,7 @@ mod complete;
 mod failure;
 mod local;
 mod out;
+mod progress;
 mod prompt;
 mod session;
 

@@ -1,15 +1,13 @@
 //! `pillarbox import`: mail from a Maildir or an mbox file into a mailbox.
 
-use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use pillarbox_control::api::UserInfo;
 use pillarbox_control::escaped;
 use pillarbox_control::local::become_user;
-use pillarbox_lda::import::{Import, Progress, Quoting, Source, import};
+use pillarbox_lda::import::{self, Import, Quoting, Source, import};
 use pillarbox_lda::maildir::MailRoot;
 use pillarbox_smtp::Mailbox;
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -18,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::parsed;
 use crate::args::{ImportArgs, ImportVerb};
 use crate::failure::{Failure, Trying};
+use crate::progress::Progress;
 use crate::session::Session;
 
 pub(crate) async fn run(session: &Session, verb: ImportVerb) -> Result<(), Failure> {
@@ -38,9 +37,13 @@ pub(crate) async fn run(session: &Session, verb: ImportVerb) -> Result<(), Failu
     let root = MailRoot::open(&config.paths.mail).trying(format!("open the mail folder {}", config.paths.mail.display()))?;
     let hostname = config.hostname();
     let job = Import { source, to: &user.address, folder: args.folder.as_deref(), state: &state, hostname: &hostname };
-    let bar = Bar::new();
-    let done = import(&root, &job, &mut |progress| bar.show(progress));
-    bar.0.finish_and_clear();
+    let bar = Progress::bar(0);
+    let done = import(&root, &job, &mut |so_far| {
+        bar.at(so_far.done, so_far.total);
+        bar.say(format!("{} stored, {} known", so_far.stored, so_far.known));
+        ControlFlow::Continue(())
+    });
+    drop(bar);
     report(session, &args, &done.map_err(|e| Failure::failed(format!("{e}; the same command again goes on from there")))?)
 }
 
@@ -66,29 +69,7 @@ fn memory_name(source: &Path, to: &Mailbox, folder: Option<&str>) -> String {
     digest.iter().take(12).map(|b| format!("{b:02x}")).collect()
 }
 
-struct Bar(ProgressBar);
-
-impl Bar {
-    fn new() -> Self {
-        if !std::io::stderr().is_terminal() {
-            return Self(ProgressBar::hidden());
-        }
-        let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}  {eta} left") {
-            bar.set_style(style);
-        }
-        Self(bar)
-    }
-
-    fn show(&self, progress: &Progress) -> ControlFlow<()> {
-        self.0.set_length(progress.total);
-        self.0.set_position(progress.done);
-        self.0.set_message(format!("{} stored, {} known", progress.stored, progress.known));
-        ControlFlow::Continue(())
-    }
-}
-
-fn report(session: &Session, args: &ImportArgs, done: &Progress) -> Result<(), Failure> {
+fn report(session: &Session, args: &ImportArgs, done: &import::Progress) -> Result<(), Failure> {
     if session.out.json {
         session.out.value(&serde_json::json!({
             "stored": done.stored,

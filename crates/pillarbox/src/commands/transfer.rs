@@ -9,6 +9,7 @@ use pillarbox_control::escaped;
 
 use crate::failure::Failure;
 use crate::out::safe;
+use crate::progress::Progress;
 use crate::prompt::{consent, text_of};
 use crate::session::Session;
 
@@ -38,7 +39,9 @@ pub(crate) async fn apply(session: &Session, file: &Path, dry_run: bool, prune: 
             consent(false, &format!("{} changes, {removals} of them removals. Go ahead?", plan.changes.len()))?;
         }
     }
+    let wheel = Progress::wheel("comparing and changing");
     let done = ask(dry_run).await?;
+    drop(wheel);
     if session.out.json {
         return session.out.value(&done);
     }
@@ -62,7 +65,10 @@ pub(crate) async fn import_users(session: &Session, file: &Path, format: Option<
     if let Some(domain) = domain {
         path.push_str(&format!("&domain={}", escaped(domain)));
     }
-    let done: ImportInfo = session.api().await?.json(Method::POST, &path, text.into(), PATIENCE).await?;
+    let api = session.api().await?;
+    let wheel = Progress::wheel("adding users");
+    let done: ImportInfo = api.json(Method::POST, &path, text.into(), PATIENCE).await?;
+    drop(wheel);
     if session.out.json {
         session.out.value(&done)?;
     } else {

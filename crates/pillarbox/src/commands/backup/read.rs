@@ -11,6 +11,7 @@ use tar::EntryType;
 use super::{FORMAT, MANIFEST, Manifest, SUMS};
 use crate::failure::{Failure, Trying};
 use crate::out::{safe, size};
+use crate::progress::Progress;
 use crate::session::Session;
 
 /// Longest manifest, and longest list of checksums (some ten million files), octets.
@@ -103,7 +104,8 @@ fn compare(sums: &BTreeMap<String, String>, listed: &str) -> Result<(), Failure>
 pub(super) fn each(path: &Path, mut file: &File, mut found: impl FnMut(&str, &mut dyn Read) -> io::Result<()>) -> Result<(), Failure> {
     let reading = || format!("read {}", path.display());
     file.seek(SeekFrom::Start(0)).trying(reading())?;
-    let decoder = zstd::Decoder::new(BufReader::new(file)).trying(reading())?;
+    let bar = Progress::bar(file.metadata().map_or(0, |m| m.len()));
+    let decoder = zstd::Decoder::new(BufReader::new(bar.reading(file))).trying(reading())?;
     let mut archive = tar::Archive::new(decoder);
     for entry in archive.entries().trying(reading())? {
         let mut entry = entry.trying(reading())?;
@@ -112,6 +114,7 @@ pub(super) fn each(path: &Path, mut file: &File, mut found: impl FnMut(&str, &mu
         let Some(name) = name.to_str().filter(|_| plain && entry.header().entry_type() == EntryType::Regular) else {
             return Err(Failure::failed(format!("the backup holds {:?}, which is no plain file inside it", name.display().to_string())));
         };
+        bar.say(safe(name));
         found(name, &mut entry).trying(format!("read {name} from {}", path.display()))?;
     }
     // Behind the last entry lies the compressor's own checksum; without it the end may be missing.

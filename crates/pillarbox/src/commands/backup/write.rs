@@ -8,6 +8,9 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
+use crate::out::size;
+use crate::progress::Progress;
+
 /// Compresses well without being the bottleneck before the disk.
 const LEVEL: i32 = 3;
 
@@ -15,6 +18,7 @@ const LEVEL: i32 = 3;
 pub(super) struct Archive<W: Write> {
     tar: Builder<zstd::Encoder<'static, W>>,
     sums: String,
+    shown: Progress,
     pub(super) entries: u64,
     pub(super) octets: u64,
 }
@@ -23,7 +27,7 @@ impl<W: Write> Archive<W> {
     pub(super) fn new(out: W) -> io::Result<Self> {
         let mut encoder = zstd::Encoder::new(out, LEVEL)?;
         encoder.include_checksum(true)?;
-        Ok(Self { tar: Builder::new(encoder), sums: String::new(), entries: 0, octets: 0 })
+        Ok(Self { tar: Builder::new(encoder), sums: String::new(), shown: Progress::wheel("reading"), entries: 0, octets: 0 })
     }
 
     /// Octets in hand, under `name`.
@@ -64,10 +68,10 @@ impl<W: Write> Archive<W> {
         Ok(())
     }
 
-    fn entry(&mut self, name: &str, content: impl Read, size: u64, modified: u64) -> io::Result<()> {
+    fn entry(&mut self, name: &str, content: impl Read, octets: u64, modified: u64) -> io::Result<()> {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Regular);
-        header.set_size(size);
+        header.set_size(octets);
         header.set_mode(0o600);
         header.set_mtime(modified);
         let mut summed = Summed { inner: content, sum: Sha256::new() };
@@ -75,7 +79,8 @@ impl<W: Write> Archive<W> {
         let sum: String = summed.sum.finalize().iter().map(|b| format!("{b:02x}")).collect();
         self.sums.push_str(&format!("{sum}  {name}\n"));
         self.entries += 1;
-        self.octets = self.octets.saturating_add(size);
+        self.octets = self.octets.saturating_add(octets);
+        self.shown.say(format!("{} files, {}", self.entries, size(self.octets)));
         Ok(())
     }
 
