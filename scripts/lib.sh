@@ -17,6 +17,11 @@ need_cargo() {
     fi
 }
 
+# The version that the package's description in Cargo.toml was written for; a later one may lay out the package otherwise.
+need_cargo_deb() {
+    [ "$(cargo deb --version 2>/dev/null)" = "cargo-deb 3.8.0" ] || cargo install --quiet --locked --force --version 3.8.0 cargo-deb
+}
+
 # The folder that cargo builds into.
 target_folder() {
     cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'

@@ -258,3 +258,18 @@ fn keys_that_the_pages_show_are_keys() {
     }
     assert!(tried > 15, "{tried}");
 }
+
+/// Every word that begins with two hyphens.
+fn options(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+    words.filter(|word| word.len() > 2 && word.starts_with("--")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_daemon_s_manual_page_names_its_options_and_no_others() {
+    let output = Command::new(binary("pillarboxd")).arg("--help").output().unwrap();
+    let known = options(&String::from_utf8(output.stdout).unwrap());
+    assert!(known.contains("--config"));
+    let page = std::fs::read_to_string(root().join("packaging/man/pillarboxd.8")).unwrap();
+    assert_eq!(options(&page.replace("\\-", "-")), known);
+}

@@ -14,6 +14,7 @@ mod mailboxes;
 mod moving;
 mod nodes;
 mod outbound;
+mod package;
 mod peers;
 mod post;
 mod relaying;
