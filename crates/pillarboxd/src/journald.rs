@@ -34,7 +34,7 @@ fn encode(out: &mut Vec<u8>, level: tracing::Level, message: &str, fields: &[(&'
     out.extend_from_slice(ALWAYS.as_bytes());
     put(out, "PRIORITY", priority(level));
     put(out, "MESSAGE", message);
-    for (name, value) in fields {
+    for (name, value) in fields.iter().filter(|(name, _)| *name != "message") {
         let name = format!("PILLARBOX_{}", name.to_ascii_uppercase());
         match value {
             Value::String(text) => put(out, &name, text),
