@@ -61,6 +61,7 @@ impl Arrived {
             return Err(replies::mail_loop());
         }
         if summary.end == SectionEnd::Limit {
+            metrics::counter!("pillarbox_ingest_messages_refused_total", "why" => "header").increment(1);
             return Err(replies::header_too_large());
         }
         Ok(Self { body, head, whole, now: now_millis() })

@@ -14,7 +14,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -157,6 +157,8 @@ async fn refuse(mut stream: UnixStream) {
     let _ = tokio::time::timeout(HEADER_TIMEOUT, async {
         let _ = stream.write_all(answer.as_bytes()).await;
         let _ = stream.shutdown().await;
+        // Until the stranger has gone, or said too much: a socket closed before its request was read shows it an error in place of the reason.
+        let _ = tokio::io::copy(&mut (&mut stream).take(HEADER_SIZE as u64), &mut tokio::io::sink()).await;
     })
     .await;
 }
