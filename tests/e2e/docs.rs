@@ -113,23 +113,57 @@ fn between<'a>(text: &'a str, before: &str, after: char) -> Vec<&'a str> {
     text.split(before).skip(1).filter_map(|rest| rest.split_once(after)).map(|(found, _)| found).collect()
 }
 
+/// The rows of the metrics page: name, kind, labels, meaning.
+fn told_metrics() -> Vec<(String, String, BTreeSet<String>, String)> {
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.strip_prefix("| `pillarbox_")?.strip_suffix(" |")?.splitn(4, '|').map(str::trim).collect();
+        // Alarms stand in a table of two columns below.
+        let [name, kind, labels, meaning] = cells.try_into().ok()?;
+        let labels = labels.split(';').filter_map(|label| label.trim().strip_prefix('`')?.split('`').next().map(str::to_owned)).collect();
+        Some((format!("pillarbox_{}", name.trim_end_matches('`')), kind.to_owned(), labels, meaning.to_owned()))
+    };
+    page("metrics.md").lines().filter_map(row).collect()
+}
+
 #[test]
-fn the_metrics_page_names_every_metric_and_no_other() {
-    let mut counted = BTreeSet::new();
+fn the_metrics_page_names_every_metric_with_its_labels_and_no_other() {
+    let mut counted = BTreeSet::<(String, String, BTreeSet<String>)>::new();
     for source in sources() {
-        for kind in ["counter!(", "gauge!(", "histogram!("] {
-            let names = between(&source, kind, ')').into_iter().filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
-            counted.extend(names.map(str::to_owned));
+        for kind in ["counter", "gauge", "histogram"] {
+            for call in source.split(&format!("{kind}!(")).skip(1) {
+                let call = call.split(';').next().unwrap_or_default();
+                let Some((name, rest)) = call.trim_start().strip_prefix('"').and_then(|rest| rest.split_once('"')) else { continue };
+                let labels = rest.split("\" =>").filter_map(|before| before.rsplit_once('"')).map(|(_, label)| label.to_owned());
+                counted.insert((name.to_owned(), kind.to_owned(), labels.take(rest.matches("\" =>").count()).collect()));
+            }
         }
     }
-    let text = page("metrics.md");
-    let told: BTreeSet<String> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `pillarbox_")?.split_once('`'))
-        .map(|(name, _)| format!("pillarbox_{name}"))
-        .collect();
+    let told: BTreeSet<_> = told_metrics().into_iter().map(|(name, kind, labels, _)| (name, kind, labels)).collect();
     assert!(counted.len() > 30, "{counted:?}");
     assert_eq!(counted, told);
+}
+
+#[test]
+fn the_metrics_explain_themselves_in_the_words_of_the_page() {
+    let source = std::fs::read_to_string(root().join("crates/pillarboxd/src/counting.rs")).unwrap();
+    let listed: BTreeSet<(String, bool, String)> = source
+        .lines()
+        .filter_map(|line| {
+            let cells: Vec<&str> = line.trim().strip_prefix("(\"")?.strip_suffix("\"),")?.splitn(3, ", ").collect();
+            let [name, kind, help] = cells.try_into().unwrap_or_else(|_| panic!("{line}"));
+            let help = help.trim_start_matches('"').replace("\\\"", "\"");
+            Some((name.trim_end_matches('"').to_owned(), kind == "Labelled", help))
+        })
+        .collect();
+    let sentence = |meaning: &str| {
+        let plain = meaning.replace('`', "");
+        let mut letters = plain.chars();
+        let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+        format!("{first}{}.", letters.as_str().trim_end_matches('.'))
+    };
+    let told: BTreeSet<_> =
+        told_metrics().into_iter().map(|(name, _, labels, meaning)| (name, !labels.is_empty(), sentence(&meaning))).collect();
+    assert_eq!(listed, told);
 }
 
 #[test]
@@ -272,4 +306,33 @@ fn the_daemon_s_manual_page_names_its_options_and_no_others() {
     assert!(known.contains("--config"));
     let page = std::fs::read_to_string(root().join("packaging/man/pillarboxd.8")).unwrap();
     assert_eq!(options(&page.replace("\\-", "-")), known);
+}
+
+/// Words of the system, which stand in no source of ours.
+const THE_SYSTEMS: [&str; 2] = ["Connection timed out", "Connection refused"];
+
+#[test]
+fn the_messages_in_troubleshooting_are_those_of_the_program() {
+    // As written in the sources, but for line breaks and escapes in their literals.
+    let sources: String = sources().concat();
+    let mut plain = String::with_capacity(sources.len());
+    let mut rest = sources.as_str();
+    while let Some((before, after)) = rest.split_once("\\\n") {
+        plain.push_str(before);
+        rest = after.trim_start_matches(' ');
+    }
+    plain.push_str(rest);
+    let plain = plain.replace("\\\"", "\"");
+    let mut tried = 0;
+    for line in page("troubleshooting.md").lines() {
+        let Some(first) = line.strip_prefix("| ").and_then(|line| line.split(" | ").next()) else { continue };
+        for quote in first.split('`').skip(1).step_by(2) {
+            // What differs from case to case is written as an ellipsis there.
+            for part in quote.split('…').map(str::trim).filter(|part| part.len() > 3 && !THE_SYSTEMS.iter().any(|s| part.contains(s))) {
+                assert!(plain.contains(part), "docs/troubleshooting.md quotes {quote:?}, but nothing says {part:?}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 60, "{tried}");
 }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod acme;
 mod admin;
+mod bind;
 mod clients;
 mod crash;
 mod dialogs;
@@ -24,3 +26,4 @@ mod tls_scan;
 mod torture;
 mod upgrade;
 mod vacation;
+mod web;

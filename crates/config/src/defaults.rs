@@ -25,6 +25,7 @@ impl Default for Listen {
             submissions: vec!["[::]:465".into()],
             lmtp: vec![],
             http: vec![],
+            https: vec![],
             metrics: vec![],
             proxy_protocol_from: vec![],
         }

@@ -36,6 +36,11 @@ pub const KEYS: &[Key] = &[
     key("listen.submissions", "list of addresses", "Mail from your users, TLS from the first byte (port 465)."),
     key("listen.lmtp", "list of addresses", "LMTP, for another MTA on this machine that hands mail over."),
     key("listen.http", "list of addresses", "HTTP: autoconfig and autodiscover, the MTA-STS policy, ACME http-01, /healthz."),
+    key(
+        "listen.https",
+        "list of addresses",
+        "The same pages over TLS, as others ask for the MTA-STS policy. With [tls.acme], names mta-sts, autoconfig and autodiscover of each hosted domain that lead here get a certificate of their own.",
+    ),
     key("listen.metrics", "list of addresses", "Prometheus metrics at /metrics."),
     key(
         "listen.proxy_protocol_from",

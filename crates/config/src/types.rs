@@ -69,6 +69,8 @@ pub struct Listen {
     pub lmtp: Vec<String>,
     /// HTTP: autoconfig, MTA-STS policy, ACME http-01, /healthz.
     pub http: Vec<String>,
+    /// The same pages over TLS, with the certificates of `[tls]`: what others ask for the MTA-STS policy.
+    pub https: Vec<String>,
     /// Prometheus metrics.
     pub metrics: Vec<String>,
     /// Networks whose connections must open with a PROXY v1/v2 header.
@@ -77,13 +79,14 @@ pub struct Listen {
 
 impl Listen {
     /// Every service by its key, with its addresses.
-    pub fn services(&self) -> [(&'static str, &[String]); 6] {
+    pub fn services(&self) -> [(&'static str, &[String]); 7] {
         [
             ("smtp", &self.smtp),
             ("submission", &self.submission),
             ("submissions", &self.submissions),
             ("lmtp", &self.lmtp),
             ("http", &self.http),
+            ("https", &self.https),
             ("metrics", &self.metrics),
         ]
     }
@@ -156,7 +159,7 @@ pub struct Acme {
     pub directory: String,
     /// "http-01" or "dns-01".
     pub challenge: String,
-    /// Names to order; empty: the hostname.
+    /// Names to order; empty: the hostname. Names of hosted domains come by themselves where `listen.https` is set.
     pub domains: Vec<String>,
     /// Folder served by another web server at /.well-known/acme-challenge/, for http-01 without our own listener.
     pub webroot: PathBuf,

@@ -181,6 +181,9 @@ impl Found {
         if acme.challenge == "dns-01" && acme.dns_hook.as_os_str().is_empty() && acme.dns_update_server.is_empty() {
             self.say("tls.acme.challenge", "\"dns-01\" needs tls.acme.dns_hook or tls.acme.dns_update_server");
         }
+        if !acme.dns_hook.as_os_str().is_empty() && !acme.dns_update_server.is_empty() {
+            self.say("tls.acme.dns_hook", "and tls.acme.dns_update_server do the same: name one of them");
+        }
         if !acme.dns_update_server.is_empty() && !is_host_port(&acme.dns_update_server) {
             self.say("tls.acme.dns_update_server", format!("{:?} is not \"host:port\"", acme.dns_update_server));
         }

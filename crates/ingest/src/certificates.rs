@@ -49,6 +49,8 @@ pub struct CertificateInfo {
     pub name: String,
     /// All its DNS names.
     pub names: Vec<String>,
+    /// When it began.
+    pub not_before: OffsetDateTime,
     /// When it ends.
     pub not_after: OffsetDateTime,
     /// Issuer and subject are the same.
@@ -124,7 +126,40 @@ fn load_all(config: &Config) -> Result<Loaded, CertificateError> {
         let (certified, info) = load_pair(&pair.certificate, &pair.private_key)?;
         add(&certified, info);
     }
+    for folder in domain_folders(config) {
+        // Ordered anew where it cannot be served; mail does not depend on it.
+        match load_pair(&folder.join("certificate.pem"), &folder.join("private_key.pem")) {
+            Ok((certified, info)) => add(&certified, info),
+            Err(error) => tracing::warn!(%error, "the certificate of a domain is not served"),
+        }
+    }
     Ok(Loaded { default, by_name, infos })
+}
+
+/// STATE/tls/acme: the account and the host's certificate from the ACME authority.
+pub fn acme_folder(config: &Config) -> PathBuf {
+    config.paths.state.join("tls/acme")
+}
+
+/// STATE/tls/acme/domains: a folder for each hosted domain with a certificate of its own.
+pub fn domains_folder(config: &Config) -> PathBuf {
+    acme_folder(config).join("domains")
+}
+
+/// The folder of one hosted domain.
+pub fn domain_folder(config: &Config, domain: &str) -> PathBuf {
+    domains_folder(config).join(domain)
+}
+
+/// Folders of domains with a certificate, where they are served at all.
+fn domain_folders(config: &Config) -> Vec<PathBuf> {
+    if config.tls.acme.is_none() || config.listen.https.is_empty() {
+        return Vec::new();
+    }
+    let entries = fs::read_dir(domains_folder(config)).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: Vec<PathBuf> = entries.filter(|folder| folder.join("certificate.pem").is_file()).collect();
+    found.sort();
+    found
 }
 
 /// The files of the default certificate; makes the self-signed one when there is nothing else.
@@ -133,9 +168,9 @@ fn default_pair(config: &Config) -> Result<(PathBuf, PathBuf), CertificateError>
         return Ok((config.tls.certificate.clone(), config.tls.private_key.clone()));
     }
     let folder = config.paths.state.join("tls");
-    let acme = (folder.join("acme/certificate.pem"), folder.join("acme/private_key.pem"));
+    let acme = (acme_folder(config).join("certificate.pem"), acme_folder(config).join("private_key.pem"));
     if config.tls.acme.is_some() && acme.0.exists() && acme.1.exists() {
-        // A crash between the two files of a renewal leaves a pair that does not match; it is ordered anew, and mail goes on meanwhile.
+        // Somebody may have put another key in place; the certificate is then ordered anew, and mail goes on meanwhile.
         match load_pair(&acme.0, &acme.1) {
             Ok(_) => return Ok(acme),
             Err(error) => {
@@ -225,6 +260,7 @@ fn describe(path: &Path, der: &CertificateDer<'_>) -> Result<CertificateInfo, Ce
     Ok(CertificateInfo {
         name: names.first().cloned().unwrap_or_else(|| parsed.subject().to_string()),
         names,
+        not_before: OffsetDateTime::from_unix_timestamp(parsed.validity().not_before.timestamp()).unwrap_or(OffsetDateTime::UNIX_EPOCH),
         not_after: OffsetDateTime::from_unix_timestamp(parsed.validity().not_after.timestamp()).unwrap_or(OffsetDateTime::UNIX_EPOCH),
         self_signed: parsed.issuer() == parsed.subject(),
         path: path.to_owned(),

@@ -92,6 +92,11 @@ impl Settings {
         Ok(Self { config, screen, user_rates, policy, acceptor, servers })
     }
 
+    /// TLS as a server with these settings, for services that are not SMTP.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        self.acceptor.clone()
+    }
+
     pub(crate) fn server(&self, role: Role) -> Arc<ServerConfig> {
         let [mta, submission, submissions, lmtp] = &self.servers;
         match role {

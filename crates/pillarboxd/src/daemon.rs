@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::acme::{self, Orders};
+use crate::counting;
 use crate::http::{self, Challenges, Site};
 use crate::info::Running;
 use crate::logging::Logging;
@@ -94,7 +95,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     }
     let set_level = logging.level_setter();
     let challenges = Challenges::default();
-    let orders = Orders::new(challenges.clone());
+    let orders = Orders::new(challenges.clone(), certificates.clone(), directory.clone(), dns.clone());
     let post = reports::Post { internal, signer, config: config_swap.clone() };
     let running = Arc::new(Running {
         config_path,
@@ -117,12 +118,14 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         post: post.clone(),
         set_level,
     });
-    let metrics = metrics()?;
+    let metrics = counting::install()?;
     let pages = http::public(Site { running: running.clone(), challenges });
+    let web = http::Web::new(ingest.clone(), shutdown.clone());
     for (service, listener) in open {
         match service {
-            "http" => drop(tokio::spawn(http::serve(listener, pages.clone(), shutdown.clone()))),
-            "metrics" => drop(tokio::spawn(http::serve(listener, http::metrics(metrics.clone()), shutdown.clone()))),
+            "http" => drop(tokio::spawn(web.clone().serve(listener, pages.clone()))),
+            "https" => drop(tokio::spawn(web.clone().over_tls().serve(listener, pages.clone()))),
+            "metrics" => drop(tokio::spawn(web.clone().serve(listener, http::metrics(metrics.clone())))),
             _ => serve(&ingest, listener, service, &sessions),
         }
     }
@@ -140,7 +143,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     let drops = tokio::spawn(pillarbox_control::local_mail::watch(admin, shutdown.clone()));
     let reports = tokio::spawn(reports::send(post, relay.clone(), directory.clone(), running.dns.clone(), shutdown.clone()));
     tokio::spawn(async move { relay.probe().await });
-    tokio::spawn(acme::keep(orders, running.config.clone(), running.certificates.clone()));
+    tokio::spawn(acme::keep(orders, running.config.clone()));
     write_listeners(&config.paths.runtime, &running.listeners)?;
     let (closed, lost) = (CancellationToken::new(), CancellationToken::new());
     let register = tokio::spawn(node.keep(queue.clone(), closed.clone(), lost.clone()));
@@ -181,11 +184,6 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     anyhow::ensure!(!lost.is_cancelled(), "the queue of this node belongs to another one now; see the error before");
     tracing::info!("stopped");
     Ok(())
-}
-
-/// The recorder behind all counters; its page is served where `listen.metrics` says.
-fn metrics() -> anyhow::Result<metrics_exporter_prometheus::PrometheusHandle> {
-    metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().context("cannot start counting")
 }
 
 fn rand_key() -> [u8; 32] {

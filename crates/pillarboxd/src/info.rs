@@ -77,6 +77,7 @@ impl Running {
             tracing::warn!("[listen] changed; sockets are bound anew only at a restart");
         }
         self.config.store(new);
+        self.orders.reconsider();
         Ok(())
     }
 }
@@ -142,7 +143,9 @@ impl DaemonInfo for Running {
     }
 
     fn notes(&self) -> Vec<String> {
-        self.relay.health().warnings
+        let mut notes = self.relay.health().warnings;
+        notes.extend(self.orders.notes());
+        notes
     }
 
     async fn reload(&self) -> Result<(), String> {
@@ -158,7 +161,7 @@ impl DaemonInfo for Running {
     }
 
     async fn renew_certificates(&self) -> Result<Vec<String>, String> {
-        self.orders.order(&self.config.load_full(), &self.certificates).await.map_err(|e| format!("{e:#}"))
+        self.orders.order_now(&self.config.load_full()).await.map_err(|e| format!("{e:#}"))
     }
 
     async fn send_tls_reports(&self) -> Result<usize, String> {

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod acme;
+mod counting;
 mod daemon;
 mod http;
 mod info;

@@ -7,7 +7,7 @@ use pillarbox_ingest::listener::Passed;
 
 /// A bound socket with the name of its service.
 pub(crate) struct Bound {
-    /// `smtp`, `submission`, `submissions`, `lmtp`, `http` or `metrics`.
+    /// `smtp`, `submission`, `submissions`, `lmtp`, `http`, `https` or `metrics`.
     pub(crate) service: &'static str,
     pub(crate) socket: Socket,
 }

@@ -9,6 +9,7 @@ use rcgen::{
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
@@ -92,10 +93,7 @@ impl CertificateAuthority {
 
     /// A client configuration that trusts this authority alone.
     pub fn client_config(&self) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.der().clone()).unwrap();
-        let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
-        Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+        trusting(self.certificate.der().clone())
     }
 }
 
@@ -156,6 +154,18 @@ impl Issued {
     pub fn certificate_sha256(&self) -> Vec<u8> {
         aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.certificate_der).as_ref().to_vec()
     }
+}
+
+/// A client configuration that trusts one authority alone, by its root certificate (PEM).
+pub fn client_config_for(root_pem: &str) -> Arc<ClientConfig> {
+    trusting(CertificateDer::from_pem_slice(root_pem.as_bytes()).unwrap())
+}
+
+fn trusting(root: CertificateDer<'static>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root).unwrap();
+    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// A client configuration that believes any certificate.

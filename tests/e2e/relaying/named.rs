@@ -1,14 +1,12 @@
 //! BIND with signed zones of our own, from the root down, in a folder.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
-use crate::peers;
+use crate::{bind, peers};
 
 /// A zone: its records in zone format, and what is done to its text once it is signed.
 pub(super) struct Zone<'a> {
@@ -54,39 +52,14 @@ impl Named {
         }
         sign(at, ".", &root, None).await;
         config.push_str("zone \".\" { type primary; file \"root.zone\"; };\n");
-        // The same port must be free for both protocols.
-        let port = loop {
-            let port = pillarbox_testkit::free_port();
-            if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-                break port;
-            }
-        };
+        let port = bind::port();
         let text = format!(
-            "options {{ directory \"{}\"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; recursion no; pid-file none;\n\
-             lock-file none; session-keyfile none; dnssec-validation no; minimal-responses yes; notify no; }};\ncontrols {{ }};\n{config}",
-            at.display()
+            "options {{ directory \"{}\"; listen-on port {port} {{ 127.0.0.1; }}; minimal-responses yes; {} }};\ncontrols {{ }};\n{config}",
+            at.display(),
+            bind::QUIET
         );
         std::fs::write(at.join("named.conf"), text).unwrap();
-        let mut command = Command::new(peers::path("named")?);
-        command.args(["-g", "-n", "1", "-c"]).arg(at.join("named.conf"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take()?).lines();
-        let mut said = Vec::new();
-        let ready = async {
-            while let Ok(Some(line)) = lines.next_line().await {
-                let is_ready = line.ends_with(" running");
-                said.push(line);
-                if is_ready {
-                    return true;
-                }
-            }
-            false
-        };
-        let ready = tokio::time::timeout(pillarbox_testkit::PATIENCE, ready).await.unwrap_or(false);
-        assert!(ready, "named did not start:\n{}", said.join("\n"));
-        // Its further words go nowhere, but must be read.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let child = bind::serve(&at.join("named.conf")).await;
         Some(Self { folder, address: SocketAddr::from(([127, 0, 0, 1], port)), _child: child })
     }
 

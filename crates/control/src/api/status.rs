@@ -34,7 +34,7 @@ pub struct StatusInfo {
 /// One socket that is listened on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerInfo {
-    /// "smtp", "submission", "submissions", "lmtp", "http" or "metrics".
+    /// "smtp", "submission", "submissions", "lmtp", "http", "https" or "metrics".
     pub name: String,
     /// The address as bound, `127.0.0.1:2525` or `unix:/path`.
     pub address: String,

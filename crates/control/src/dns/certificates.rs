@@ -26,7 +26,7 @@ pub fn certificate_file(config: &Config) -> PathBuf {
     }
     let folder = config.paths.state.join("tls");
     let acme = folder.join("acme/certificate.pem");
-    if acme.is_file() { acme } else { folder.join("self-signed.pem") }
+    if config.tls.acme.is_some() && acme.is_file() { acme } else { folder.join("self-signed.pem") }
 }
 
 /// What a certificate file says of itself.

@@ -25,7 +25,8 @@ pub struct Facts {
     pub spki_sha256: Option<String>,
     /// The certificate is signed by someone else, so that an MTA-STS policy may be enforced.
     pub verifiable: bool,
-    /// HTTP is listened on: the MTA-STS policy and autoconfig are served.
+    /// The MTA-STS policy and autoconfig are served: HTTPS is listened on, or HTTP where a web server with TLS may stand before it. Port 80 alone serves
+    /// no policy; it is there for ACME.
     pub http: bool,
     /// Ports of services, as configured (the usual ones where the configuration names sockets of systemd).
     pub submission: Option<u16>,
@@ -44,7 +45,7 @@ impl Facts {
             dkim: dkim::records(record, OffsetDateTime::now_utc()),
             verifiable: certificate.as_ref().is_some_and(|c| c.signed_by_other),
             spki_sha256: certificate.map(|c| c.spki_sha256),
-            http: !config.listen.http.is_empty(),
+            http: !config.listen.https.is_empty() || config.listen.http.iter().any(|listen| !listen.ends_with(":80")),
             submission: port(&config.listen.submission, 587),
             submissions: port(&config.listen.submissions, 465),
         }

@@ -1,9 +1,10 @@
-//! HTTP, off unless listened on: the MTA-STS policy, autoconfiguration of mail programs, ACME's http-01 answers, /healthz; metrics on
-//! a listener of their own.
+//! HTTP and HTTPS, off unless listened on: the MTA-STS policy, autoconfiguration of mail programs, ACME's http-01 answers, /healthz;
+//! metrics on a listener of their own.
 
 mod autoconfig;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::RwLock;
+use pillarbox_ingest::Ingest;
+use pillarbox_ingest::admission::Admission;
 use pillarbox_ingest::listener::{Accepted, Listener};
 use pillarbox_smtp::Domain;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,8 +26,10 @@ use crate::info::Running;
 
 /// Connections served at once.
 const CONNECTIONS: usize = 512;
-/// Longest wait for a request's header, and life of a connection.
+/// Longest wait for a handshake and for a request's header, where `limits.command_timeout` is not shorter; a connection lives four times as long.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Largest head of a request.
+const HEAD: usize = 16 * 1024;
 /// Largest request body; an autodiscover request has a few hundred octets.
 const BODY: usize = 64 * 1024;
 
@@ -78,42 +83,66 @@ pub(crate) fn metrics(handle: PrometheusHandle) -> Router {
     )
 }
 
-/// Serves a router on one listener until shut-down, with bounds on connections and their life.
-pub(crate) async fn serve(listener: Listener, router: Router, shutdown: CancellationToken) {
-    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shutdown.cancelled() => return,
-        };
-        let router = router.clone();
-        match accepted {
-            Ok(Accepted::Tcp(stream, _)) => {
-                tokio::spawn(async move {
-                    converse(stream, router).await;
-                    drop(place);
-                });
+/// What all listeners for HTTP share: the bounds on connections, and TLS where it is wanted.
+#[derive(Clone)]
+pub(crate) struct Web {
+    ingest: Arc<Ingest>,
+    admission: Arc<Admission>,
+    shutdown: CancellationToken,
+    tls: bool,
+}
+
+impl Web {
+    pub(crate) fn new(ingest: Arc<Ingest>, shutdown: CancellationToken) -> Self {
+        Self { ingest, admission: Arc::default(), shutdown, tls: false }
+    }
+
+    /// The same, TLS first.
+    pub(crate) fn over_tls(self) -> Self {
+        Self { tls: true, ..self }
+    }
+
+    /// Serves a router on one listener until shut-down, with bounds on connections and their life.
+    pub(crate) async fn serve(self, listener: Listener, router: Router) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.shutdown.cancelled() => return,
+            };
+            match accepted {
+                Ok(Accepted::Tcp(stream, peer)) => self.admit(stream, Some(peer.ip()), &router),
+                Ok(Accepted::Unix(stream)) => self.admit(stream, None, &router),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
-            Ok(Accepted::Unix(stream)) => {
-                tokio::spawn(async move {
-                    converse(stream, router).await;
-                    drop(place);
-                });
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
+    }
+
+    /// Begins one connection, unless too many are open; then it is closed without a word.
+    fn admit<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, client: Option<IpAddr>, router: &Router) {
+        let settings = self.ingest.settings();
+        let limits = &settings.config.limits;
+        let Ok(place) = self.admission.enter(client, CONNECTIONS.min(limits.connections), limits.connections_per_client) else { return };
+        let (tls, patience, router) = (self.tls, PATIENCE.min(limits.command_timeout), router.clone());
+        tokio::spawn(async move {
+            if !tls {
+                converse(stream, router, patience).await;
+            } else if let Ok(Ok(stream)) = tokio::time::timeout(patience, settings.acceptor().accept(stream)).await {
+                converse(stream, router, patience).await;
+            }
+            drop(place);
+        });
     }
 }
 
-async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, router: Router) {
+async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, router: Router, patience: Duration) {
     let service = hyper_util::service::TowerToHyperService::new(router);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(hyper_util::rt::TokioTimer::new())
-        .header_read_timeout(PATIENCE)
+        .header_read_timeout(patience)
         .max_headers(64)
+        .max_buf_size(HEAD)
         .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
-    let _ = tokio::time::timeout(PATIENCE * 4, connection).await;
+    let _ = tokio::time::timeout(patience * 4, connection).await;
 }
 
 async fn healthz(State(site): State<Site>) -> Response {
@@ -131,10 +160,11 @@ async fn acme(State(site): State<Site>, Path(token): Path<String>) -> Response {
     }
 }
 
-/// The host that was asked for, without its port.
-fn host(headers: &HeaderMap) -> Option<&str> {
+/// The host that was asked for, in lower case and without its port.
+fn host(headers: &HeaderMap) -> Option<String> {
     let host = headers.get(header::HOST)?.to_str().ok()?;
-    Some(host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name))
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
+    Some(name.to_ascii_lowercase())
 }
 
 /// A hosted domain whose `label.` name was asked for.
@@ -146,7 +176,8 @@ async fn hosted(site: &Site, name: &str) -> Option<Domain> {
 /// RFC 8461 §3.2. `enforce` only while the certificate is one that others can verify: a strict policy over a self-signed one
 /// would turn all mail away.
 async fn mta_sts(State(site): State<Site>, headers: HeaderMap) -> Response {
-    let Some(name) = host(&headers).and_then(|h| h.strip_prefix("mta-sts.")) else { return StatusCode::NOT_FOUND.into_response() };
+    let host = host(&headers).unwrap_or_default();
+    let Some(name) = host.strip_prefix("mta-sts.") else { return StatusCode::NOT_FOUND.into_response() };
     if hosted(&site, name).await.is_none() {
         return StatusCode::NOT_FOUND.into_response();
     }
@@ -161,7 +192,7 @@ async fn mta_sts(State(site): State<Site>, headers: HeaderMap) -> Response {
 
 async fn thunderbird(State(site): State<Site>, Query(query): Query<HashMap<String, String>>, headers: HeaderMap) -> Response {
     let by_address = query.get("emailaddress").and_then(|a| a.rsplit_once('@')).map(|(_, domain)| domain.to_owned());
-    let by_host = host(&headers).map(|h| h.strip_prefix("autoconfig.").unwrap_or(h).to_owned());
+    let by_host = host(&headers).map(|h| h.strip_prefix("autoconfig.").unwrap_or(&h).to_owned());
     for name in by_address.into_iter().chain(by_host) {
         if let Some(domain) = hosted(&site, &name).await {
             let config = site.running.config.load();
