@@ -307,6 +307,9 @@ fn a_backup_is_verified_and_restored_elsewhere() {
     assert_eq!(two.text(&["export"]), one.text(&["export"]));
     let restored = two.path().join("mail/example.test/bob/Maildir/cur/1.x.y,S=3:2,S");
     assert_eq!(std::fs::read(restored).unwrap(), b"abc");
+    for empty in ["tmp", "new"] {
+        assert!(two.path().join("mail/example.test/bob/Maildir").join(empty).is_dir(), "{empty}");
+    }
     assert_eq!(std::fs::read_dir(two.path().join("state/dkim/example.test")).unwrap().count(), 2);
     assert!(two.path().join("pillarbox.toml.from-backup").exists());
 }

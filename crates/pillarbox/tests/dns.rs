@@ -106,6 +106,11 @@ fn each_record_wrong_in_turn_is_named() {
         let found = own(&home.json(&["dns", "check", "example.test"], 1));
         // With another address or MX the policies that speak of them no longer let this server pass either; they are compared as text.
         assert_eq!(found, [(this.clone(), "wrong".to_owned())], "{value}");
+        // `check DOMAIN` says the same in its own form.
+        let probes = home.json(&["check", "example.test"], 1);
+        let named = |p: &Value| field(p, "/grade") != "ok" && !field(p, "/name").ends_with("AAAA");
+        let failed: Vec<String> = probes.as_array().unwrap().iter().filter(|p| named(p)).map(|p| field(p, "/name")).collect();
+        assert_eq!(failed, std::slice::from_ref(&this), "{probes}");
         publish(&server, &records, Some((n, None)));
         let found = own(&home.json(&["dns", "check", "example.test"], 1));
         assert_eq!(found, [(this, "missing".to_owned())], "{value}");

@@ -18,6 +18,15 @@ pub(crate) struct Setup {
     /// Name of this machine in the outside world
     #[arg(long, value_name = "H")]
     pub(crate) hostname: Option<String>,
+    /// Order a certificate from Let's Encrypt: needs port 80 from outside, and the hostname in DNS
+    #[arg(long, conflicts_with = "certificate")]
+    pub(crate) acme: bool,
+    /// Use this certificate (PEM, with the intermediate ones)
+    #[arg(long, value_name = "FILE", requires = "private_key")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub(crate) private_key: Option<PathBuf>,
     /// Read the first user's password from standard input
     #[arg(long)]
     pub(crate) password_stdin: bool,

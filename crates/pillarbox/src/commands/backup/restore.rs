@@ -113,7 +113,7 @@ fn set_queue_aside(state: &Path) -> Result<Option<PathBuf>, Failure> {
 
 /// Keys, certificates, queue and mail into their folders. Returns how many files.
 fn files(path: &Path, archive: &File, config: &Config) -> Result<u64, Failure> {
-    let mut count = 0;
+    let (mut count, mut mailbox) = (0, None);
     each(path, archive, |name, content| {
         let target = match name.split_once('/') {
             Some(("state", rest)) => config.paths.state.join(rest),
@@ -122,6 +122,15 @@ fn files(path: &Path, archive: &File, config: &Config) -> Result<u64, Failure> {
             _ => return Ok(()),
         };
         let keep = name.starts_with("mail/") && target.exists();
+        // The archive holds files; a Maildir has three folders, full or empty, and programs that read it want them all. Files come folder by folder.
+        if let Some(folder) = name.strip_prefix("mail/").and_then(maildir)
+            && mailbox.as_deref() != Some(folder)
+        {
+            for part in ["tmp", "new", "cur"] {
+                DirBuilder::new().recursive(true).mode(0o700).create(config.paths.mail.join(folder).join(part))?;
+            }
+            mailbox = Some(folder.to_owned());
+        }
         if !keep {
             extract(&target, content)?;
             count += 1;
@@ -135,6 +144,14 @@ fn files(path: &Path, archive: &File, config: &Config) -> Result<u64, Failure> {
     Ok(count)
 }
 
+/// The mailbox that a file of the mail folder lies in: `DOMAIN/LOCAL/Maildir`, or a folder `.Name` in it.
+fn maildir(name: &str) -> Option<&str> {
+    let inside = name.find("/Maildir/")? + "/Maildir/".len();
+    let rest = name.get(inside..)?;
+    let folder = if rest.starts_with('.') { rest.find('/').unwrap_or(0) } else { 0 };
+    name.get(..inside + folder).map(|found| found.trim_end_matches('/'))
+}
+
 /// Written under another name first, so that an interrupted restore leaves whole files only.
 fn extract(target: &Path, content: &mut dyn Read) -> io::Result<()> {
     let folder = target.parent().unwrap_or(Path::new("."));
@@ -143,4 +160,22 @@ fn extract(target: &Path, content: &mut dyn Read) -> io::Result<()> {
     io::copy(content, file.as_file_mut())?;
     file.persist(target).map_err(|e| e.error)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_lies_in_the_inbox_or_in_a_folder() {
+        for (file, mailbox) in [
+            ("example.org/bob/Maildir/cur/1.x:2,S", Some("example.org/bob/Maildir")),
+            ("example.org/bob/Maildir/subscriptions", Some("example.org/bob/Maildir")),
+            ("example.org/bob/Maildir/.uidvalidity", Some("example.org/bob/Maildir")),
+            ("example.org/bob/Maildir/.Sent.2026/new/1.x", Some("example.org/bob/Maildir/.Sent.2026")),
+            ("example.org/bob/sieve/a.sieve", None),
+        ] {
+            assert_eq!(maildir(file), mailbox, "{file}");
+        }
+    }
 }

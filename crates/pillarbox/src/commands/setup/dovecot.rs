@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use pillarbox_config::Config;
+use pillarbox_control::api::Probe;
 
 /// As shipped in `etc/dovecot`, for the default paths and the packaged user.
 const FOR_2_3: &str = include_str!("../../../../../etc/dovecot/dovecot-2.3.conf");
@@ -40,10 +41,35 @@ fn template(version: &str) -> &'static str {
     }
 }
 
+/// Whether it is there.
+pub(super) fn probe() -> Probe {
+    match installed().trim() {
+        "" => Probe::warn("dovecot", "it is not installed: mail is stored, but no mail program can read it", "apt install dovecot-imapd"),
+        version => Probe::ok("dovecot", format!("version {}", version.split(' ').next().unwrap_or(version))),
+    }
+}
+
+/// The certificate that the configuration decides on, and its key.
+fn pair(config: &Config) -> (PathBuf, PathBuf) {
+    let folder = config.paths.state.join("tls");
+    if !config.tls.certificate.as_os_str().is_empty() {
+        (config.tls.certificate.clone(), config.tls.private_key.clone())
+    } else if config.tls.acme.is_some() {
+        (folder.join("acme/certificate.pem"), folder.join("acme/private_key.pem"))
+    } else {
+        (folder.join("self-signed.pem"), folder.join("self-signed.key.pem"))
+    }
+}
+
 fn text(config: &Config, template: &str) -> String {
     let state = config.paths.state.to_string_lossy();
     let mail = config.paths.mail.to_string_lossy();
-    template.replace(STATE, &state).replace(MAIL, &mail)
+    let (certificate, key) = pair(config);
+    template
+        .replace(STATE, &state)
+        .replace(MAIL, &mail)
+        .replace(&format!("{state}/tls/self-signed.pem"), &certificate.to_string_lossy())
+        .replace(&format!("{state}/tls/self-signed.key.pem"), &key.to_string_lossy())
 }
 
 #[cfg(test)]
@@ -59,6 +85,18 @@ mod tests {
         for template in [FOR_2_3, FOR_2_4] {
             let text = text(&config, template);
             assert!(text.contains("/srv/state/dovecot/users") && !text.contains(STATE) && !text.contains(MAIL));
+            assert!(text.contains("/srv/state/tls/self-signed.pem") && text.contains("/srv/state/tls/self-signed.key.pem"));
+        }
+        config.tls.acme = Some(pillarbox_config::Acme::default());
+        assert!(text(&config, FOR_2_3).contains("ssl_key = </srv/state/tls/acme/private_key.pem"));
+        config.tls.certificate = "/etc/ssl/mail.pem".into();
+        config.tls.private_key = "/etc/ssl/mail.key".into();
+        for template in [FOR_2_3, FOR_2_4] {
+            let text = text(&config, template);
+            assert!(
+                text.contains("/etc/ssl/mail.pem\n") && text.contains("/etc/ssl/mail.key\n") && !text.contains("self-signed"),
+                "{text}"
+            );
         }
     }
 

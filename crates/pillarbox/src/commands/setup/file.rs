@@ -12,7 +12,8 @@ use pillarbox_smtp::Domain;
 use crate::args::Setup;
 use crate::failure::{Failure, Trying};
 use crate::out::Out;
-use crate::prompt;
+
+use super::certificate::{self, Choice};
 
 /// Whether there is no file, or one that sets nothing, as the package installs it: then there is nothing to keep.
 pub(super) fn says_nothing(path: &Path) -> Result<bool, Failure> {
@@ -26,9 +27,18 @@ pub(super) fn says_nothing(path: &Path) -> Result<bool, Failure> {
 /// Decides what must be decided (asking where it may), and writes the file. What it says is read back, so that the daemon will read the same.
 pub(super) fn write(out: Out, path: &Path, setup: &Setup, domain: &Domain, ask: bool) -> Result<Config, Failure> {
     let mut config = Config { hostname: hostname(out, setup, domain, ask)?, ..Config::default() };
-    if ask && prompt::ask("Order a certificate from Let's Encrypt? It needs port 80 from outside, and the hostname in DNS.", false)? {
-        config.tls.acme = Some(Acme { contact: format!("mailto:postmaster@{domain}"), ..Acme::default() });
-        config.listen.http = vec!["[::]:80".into()];
+    match certificate::choose(setup, ask)? {
+        Choice::SelfSigned => {}
+        Choice::Acme => {
+            config.tls.acme = Some(Acme { contact: format!("mailto:postmaster@{domain}"), ..Acme::default() });
+            config.listen.http = vec!["[::]:80".into()];
+            // The MTA-STS policy and the settings of mail programs, with certificates of their own.
+            config.listen.https = vec!["[::]:443".into()];
+        }
+        Choice::Files { certificate, key } => {
+            config.tls.certificate = certificate;
+            config.tls.private_key = key;
+        }
     }
     let folder = path.parent().unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o755).create(folder).trying(format!("make {}", folder.display()))?;
@@ -92,12 +102,21 @@ mod tests {
     fn the_file_holds_what_was_decided_and_one_that_decides_something_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("etc/pillarbox.toml");
-        let setup =
-            Setup { domain: "example.org".into(), admin: None, hostname: Some("MX.example.org".into()), password_stdin: false, yes: true };
+        let setup = Setup {
+            domain: "example.org".into(),
+            admin: None,
+            hostname: Some("MX.example.org".into()),
+            acme: true,
+            certificate: None,
+            private_key: None,
+            password_stdin: false,
+            yes: true,
+        };
         let domain = "example.org".parse().unwrap();
         let config = write(Out { json: true }, &path, &setup, &domain, false).unwrap();
         assert_eq!(config.hostname, "mx.example.org");
         let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\nhttps = [\"[::]:443\"]\n") && text.contains("\n[tls.acme]\n"), "{text}");
         assert!(text.contains("\nhostname = \"mx.example.org\"\n") && text.contains("\n# message_size = \"50M\"\n"), "{text}");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(!says_nothing(&path).unwrap());

@@ -1,5 +1,6 @@
 //! `pillarbox setup`: from nothing to a server whose DNS records only have to be published. May be repeated: what is there stays.
 
+mod certificate;
 mod dovecot;
 mod file;
 
@@ -120,6 +121,8 @@ async fn findings(session: &Session, config: &Config, fresh: bool) -> Result<Vec
         true => Probe::ok("hostname", hostname),
         false => Probe::fail("hostname", format!("{hostname} is not fully qualified"), "repeat with --hostname mail.example.org"),
     }];
+    found.push(certificate::probe(config));
+    found.push(dovecot::probe());
     if fresh {
         found.extend(check::listeners(config));
     }
@@ -218,6 +221,9 @@ mod tests {
             domain: "example.org".into(),
             admin: admin.map(Into::into),
             hostname: None,
+            acme: false,
+            certificate: None,
+            private_key: None,
             password_stdin: false,
             yes: true,
         };
