@@ -26,4 +26,5 @@ mod tls_scan;
 mod torture;
 mod upgrade;
 mod vacation;
+mod walk;
 mod web;
