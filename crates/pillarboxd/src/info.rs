@@ -133,9 +133,11 @@ impl DaemonInfo for Running {
         let now = OffsetDateTime::now_utc();
         for certificate in self.certificates.infos() {
             let left = certificate.not_after - now;
+            // Renewal comes with a third of its life left, so that a quarter says that it failed.
+            let late = time::Duration::days(7).min((certificate.not_after - certificate.not_before) / 4);
             if left.is_negative() {
                 problems.push(format!("the certificate of {} has expired; renew it and reload", certificate.name));
-            } else if left < time::Duration::days(7) && !certificate.self_signed {
+            } else if left < late && !certificate.self_signed {
                 problems.push(format!("the certificate of {} ends in {} days; renew it", certificate.name, left.whole_days()));
             }
         }

@@ -3,7 +3,7 @@
 use pillarbox_testkit::Daemon;
 
 use super::pebble::{Manners, Pebble};
-use super::{FAILED, ISSUED, dns, lines, on_disk, served};
+use super::{FAILED, ISSUED, dns, lines, lines_until, on_disk, served};
 
 #[tokio::test]
 async fn a_failing_challenge_is_told_in_one_line_and_not_tried_again_at_once() {
@@ -25,6 +25,7 @@ async fn a_failing_challenge_is_told_in_one_line_and_not_tried_again_at_once() {
     let output = daemon.try_admin(&["tls", "renew"], "").await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("did not accept our proof") && said.trim().lines().count() == 1, "{said}");
+    lines_until(&daemon, FAILED, 2).await;
     assert_eq!(lines(&daemon, FAILED), 2);
     // Mended, and told so.
     dns.remove("mail.example.test").address_of("mail.example.test", "127.0.0.1");

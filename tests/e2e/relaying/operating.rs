@@ -121,3 +121,23 @@ async fn a_trace_tells_the_life_of_a_message() {
     let text = daemon.admin(&["trace", "nobody@friend.test"]).await;
     assert!(text.contains("Unknown here") && text.contains(&id), "{text}");
 }
+
+#[tokio::test]
+async fn a_test_message_is_followed_to_its_end() {
+    let (daemon, sink, _dns) = world().await;
+    sink.on(Stage::Rcpt, "nobody@*", "550 5.1.1 Unknown here").on(Stage::Rcpt, "later@*", "451 4.2.1 Not yet");
+    let said = daemon.admin(&["send-test", "carol@friend.test"]).await;
+    assert!(
+        said.contains("from postmaster@example.test to carol@friend.test is on its way.") && said.ends_with("It has arrived.\n"),
+        "{said}"
+    );
+    let told = daemon.admin_json(&["send-test", "carol@friend.test", "--from", ALICE]).await;
+    assert_eq!((&told["delivered"], &told["events"][0]["from"]), (&true.into(), &ALICE.into()), "{told}");
+    for (to, why) in [("nobody@friend.test", "it was refused: "), ("later@friend.test", "it has not arrived: ")] {
+        let output = daemon.try_admin(&["send-test", to], "").await;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        let reply = if to.starts_with("nobody") { "550 5.1.1 Unknown here" } else { "451 4.2.1 Not yet" };
+        assert!(error.contains(why) && error.contains(reply), "{error}");
+        assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+    }
+}
