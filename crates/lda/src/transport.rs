@@ -42,6 +42,8 @@ pub struct MailboxTransport {
     directory: Arc<dyn Directory>,
     hooks: Hooks,
     maildir: Destination,
+    /// Runs for Maildirs at once: one a core. Asked once, since the answer is read from files.
+    runs: usize,
 }
 
 impl MailboxTransport {
@@ -53,7 +55,8 @@ impl MailboxTransport {
         let root = Arc::new(MailRoot::open(&config.paths.mail)?);
         let settings = Arc::new(ArcSwap::from_pointee(Settings::new(config)));
         let ways = Ways::follow(Arc::clone(&directory)).await;
-        Ok(Arc::new(Self { settings, root, ways, directory, hooks, maildir: Destination(MAILDIR.into()) }))
+        let runs = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
+        Ok(Arc::new(Self { settings, root, ways, directory, hooks, maildir: Destination(MAILDIR.into()), runs }))
     }
 
     /// Takes a new configuration over; deliveries under way end by the old one. The mail folder stays where it was.
@@ -199,11 +202,7 @@ impl Transport for MailboxTransport {
     }
 
     fn concurrency(&self, destination: &Destination) -> usize {
-        if destination == &self.maildir {
-            std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
-        } else {
-            LMTP_CONNECTIONS
-        }
+        if destination == &self.maildir { self.runs } else { LMTP_CONNECTIONS }
     }
 
     async fn run(&self, destination: Destination, feed: Feed) {

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use pillarbox_config::Log;
 use pillarbox_control::eventlog::EventLogWriter;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tracing::field::{Field, Visit};
@@ -24,6 +25,11 @@ use crate::journald::Journal;
 
 /// Events that wait for the writing thread; beyond this they are counted and dropped rather than stalling mail.
 const WAITING: usize = 65_536;
+/// How long a line may wait for company. Meanwhile nobody needs to wake the writing thread, which at several events a message costs more than
+/// the writing itself.
+const GATHER: Duration = Duration::from_millis(5);
+/// Lines written at once, at most.
+const BATCH: usize = 8192;
 /// The target that marks events of the contract.
 const EVENT_TARGET: &str = "pillarbox::event";
 
@@ -173,36 +179,48 @@ impl Visit for Fields {
 }
 
 fn write_lines(receiver: &Receiver<Line>, format: Format, mut journal: Option<Journal>, mut log: EventLogWriter) {
-    let mut printed = String::new();
-    let mut message = String::new();
+    let (mut text, mut json) = (String::new(), Vec::new());
+    let mut printed = Vec::new();
     let mut kept = Vec::new();
     let mut log_failed = false;
     while let Ok(first) = receiver.recv() {
+        std::thread::sleep(GATHER);
         let mut ending = false;
-        for line in std::iter::once(first).chain(receiver.try_iter().take(1024)) {
+        for line in std::iter::once(first).chain(receiver.try_iter().take(BATCH)) {
             if line.fields.is_empty() && line.time == OffsetDateTime::UNIX_EPOCH {
                 ending = true;
                 continue;
             }
+            let time = timestamp(line.time);
+            if line.is_event || format == Format::Json {
+                json.clear();
+                json_line(&mut json, &line, &time);
+            }
             match format {
                 _ if !line.printed => {}
-                Format::Text => text_line(&mut printed, &line),
-                Format::Json => printed.push_str(&json_line(&line)),
+                Format::Text => {
+                    text.clear();
+                    text_line(&mut text, &line, &time);
+                    printed.extend_from_slice(text.as_bytes());
+                }
+                Format::Json => printed.extend_from_slice(&json),
                 Format::Journald => {
-                    message.clear();
-                    words(&mut message, &line);
-                    let written = journal.as_mut().is_some_and(|j| j.write(line.level, &message, &line.fields).is_ok());
+                    text.clear();
+                    words(&mut text, &line);
+                    let written = journal.as_mut().is_some_and(|j| j.write(line.level, &text, &line.fields).is_ok());
                     // Without a journal at hand the line is not lost, only plainer.
                     if !written {
-                        text_line(&mut printed, &line);
+                        text.clear();
+                        text_line(&mut text, &line, &time);
+                        printed.extend_from_slice(text.as_bytes());
                     }
                 }
             }
             if line.is_event {
-                kept.extend_from_slice(json_line(&line).as_bytes());
+                kept.extend_from_slice(&json);
             }
         }
-        let _ = std::io::stderr().write_all(printed.as_bytes());
+        let _ = std::io::stderr().write_all(&printed);
         printed.clear();
         // A full disk must not stop mail: the event log goes without, and says so once.
         match log.append(&kept) {
@@ -225,23 +243,34 @@ fn timestamp(time: OffsetDateTime) -> String {
     millis.format(&Rfc3339).unwrap_or_default()
 }
 
-fn json_line(line: &Line) -> String {
-    let mut object = Map::new();
-    object.insert("time".into(), timestamp(line.time).into());
-    if !line.is_event {
-        object.insert("level".into(), line.level.as_str().into());
+/// A line as one JSON object, written as it goes: at several events a message this is a good part of what a message costs.
+struct AsJson<'a>(&'a Line, &'a str);
+
+impl serde::Serialize for AsJson<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap as _;
+        let Self(line, time) = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("time", time)?;
+        if !line.is_event {
+            map.serialize_entry("level", line.level.as_str())?;
+        }
+        for (name, value) in &line.fields {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
     }
-    for (name, value) in &line.fields {
-        object.insert((*name).into(), value.clone());
-    }
-    let mut text = Value::Object(object).to_string();
-    text.push('\n');
-    text
+}
+
+fn json_line(out: &mut Vec<u8>, line: &Line, time: &str) {
+    // Text and numbers always serialise, and a vector takes all that is written to it.
+    let _ = serde_json::to_writer(&mut *out, &AsJson(line, time));
+    out.push(b'\n');
 }
 
 /// `2026-11-24T06:45:26.123Z INFO accept id=… from=…`: nothing in it can break the line or reach a terminal raw.
-fn text_line(out: &mut String, line: &Line) {
-    let _ = write!(out, "{} {:<5} ", timestamp(line.time), line.level.as_str());
+fn text_line(out: &mut String, line: &Line, time: &str) {
+    let _ = write!(out, "{time} {:<5} ", line.level.as_str());
     words(out, line);
     out.push('\n');
 }
@@ -295,12 +324,13 @@ mod tests {
             fields: vec![("event", "reject".into()), ("helo", "\u{1b}[2Jevil\r\nfake line".into()), ("size", 5.into())],
         };
         let mut text = String::new();
-        text_line(&mut text, &line);
+        text_line(&mut text, &line, &timestamp(line.time));
         assert_eq!(text.matches('\n').count(), 1);
         assert!(!text.contains('\u{1b}') && !text.contains('\r'));
         assert!(text.starts_with("1970-01-01T00:00:00Z INFO  reject helo="), "{text}");
-        let json = json_line(&line);
-        assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["helo"], "\u{1b}[2Jevil\r\nfake line");
-        assert_eq!(json.matches('\n').count(), 1);
+        let mut json = Vec::new();
+        json_line(&mut json, &line, &timestamp(line.time));
+        assert_eq!(serde_json::from_slice::<Value>(&json).unwrap()["helo"], "\u{1b}[2Jevil\r\nfake line");
+        assert_eq!(json.iter().filter(|octet| **octet == b'\n').count(), 1);
     }
 }
