@@ -22,6 +22,8 @@ use crate::tls::{Handshake, handshake_facts};
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Octets of a body from which on it is read in large pieces.
+const LARGE_BODY: u64 = 8 * 1024;
 /// Longest wait for a client to close after the session has ended, so that it reads our last reply and not a reset.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -187,6 +189,12 @@ impl Connection {
         loop {
             match self.advance().await {
                 Ok(()) => {}
+                Err(Ending::Quit) => {
+                    // The end of the stream follows at once and travels in the same packet.
+                    let out = std::mem::take(self.smtp.output());
+                    let _ = tokio::time::timeout(WRITE_TIMEOUT, self.stream.write_last(&out)).await;
+                    return Ending::Quit;
+                }
                 Err(ending) => {
                     let _ = self.flush().await;
                     return ending;
@@ -202,7 +210,8 @@ impl Connection {
                 // An idle connection holds no buffer.
                 self.input = BytesMut::new();
             }
-            let in_body = self.draft.as_ref().is_some_and(|d| d.body.is_some());
+            // Small messages come in one or two reads; a large buffer for each would cost more than their copying does.
+            let in_body = self.draft.as_ref().and_then(|d| d.body.as_ref()).is_some_and(|body| body.len() >= LARGE_BODY);
             let wait = self.wait(answered);
             let read = async {
                 match in_body {

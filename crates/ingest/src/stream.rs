@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -51,7 +51,24 @@ impl Stream {
         .await
     }
 
-    /// The same straight into `input`, for message bodies.
+    /// Writes the last octets. On TCP the kernel may hold them back until the stream is shut down, which the caller does next.
+    pub(crate) async fn write_last(&mut self, octets: &[u8]) -> io::Result<()> {
+        let mut rest = octets;
+        if let Self::Tcp(tcp) = self {
+            let flags = rustix::net::SendFlags::MORE | rustix::net::SendFlags::NOSIGNAL;
+            let send = || rustix::net::send(&*tcp, rest, flags).map_err(io::Error::from);
+            // What cannot be written now is written the usual way.
+            let written = tcp.try_io(tokio::io::Interest::WRITABLE, send).unwrap_or(0);
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        self.write_all(rest).await?;
+        self.flush().await
+    }
+
+    /// As [`Self::read_commands`], straight into `input`: for large bodies.
     pub(crate) async fn read_body(&mut self, input: &mut BytesMut) -> io::Result<usize> {
         input.reserve(BODY_READ);
         tokio::io::AsyncReadExt::read_buf(self, input).await
