@@ -10,6 +10,8 @@ use crate::servers::Server;
 
 /// Mailboxes that the messages of a row go to; each row has its own.
 pub(crate) const MAILBOXES: u64 = 16;
+/// Octets that a row sends to a server, at most: what large messages fill is the machine's disk.
+const OCTETS: u64 = 768 << 20;
 /// Sessions at once.
 pub(crate) const SESSIONS: [usize; 4] = [1, 5, 20, 100];
 /// Octets a message, with their names.
@@ -114,6 +116,7 @@ pub(crate) fn source(server: &Server, row: &Row, users: std::ops::Range<u64>) ->
     let mut source = Source::new(access, users.map(|n| format!("u{n}@bench.test")).collect());
     source.sessions = row.sessions;
     source.size = row.size;
+    source.messages = OCTETS / row.size.max(1) as u64;
     source.reuse = row.kind == Kind::Reused;
     if row.kind == Kind::TenRecipients {
         source.recipients = 10;
