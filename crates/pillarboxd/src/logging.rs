@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pillarbox_config::Log;
 use pillarbox_control::eventlog::EventLogWriter;
@@ -25,9 +25,13 @@ use crate::journald::Journal;
 
 /// Events that wait for the writing thread; beyond this they are counted and dropped rather than stalling mail.
 const WAITING: usize = 65_536;
-/// How long a line may wait for company. Meanwhile nobody needs to wake the writing thread, which at several events a message costs more than
-/// the writing itself.
+/// How long a line may wait for company while there is much to write. Meanwhile nobody needs to wake the writing thread, which at several
+/// events a message costs more than the writing itself.
 const GATHER: Duration = Duration::from_millis(5);
+/// Lines in `WINDOW` from which on there is much to write. Below, each line goes out at once.
+const MANY: usize = 250;
+/// See `MANY`.
+const WINDOW: Duration = Duration::from_millis(50);
 /// Lines written at once, at most.
 const BATCH: usize = 8192;
 /// The target that marks events of the contract.
@@ -183,14 +187,18 @@ fn write_lines(receiver: &Receiver<Line>, format: Format, mut journal: Option<Jo
     let mut printed = Vec::new();
     let mut kept = Vec::new();
     let mut log_failed = false;
+    let mut pace = Pace { lines: 0, since: Instant::now(), busy: false };
     while let Ok(first) = receiver.recv() {
-        std::thread::sleep(GATHER);
+        if pace.is_busy() {
+            std::thread::sleep(GATHER);
+        }
         let mut ending = false;
         for line in std::iter::once(first).chain(receiver.try_iter().take(BATCH)) {
             if line.fields.is_empty() && line.time == OffsetDateTime::UNIX_EPOCH {
                 ending = true;
                 continue;
             }
+            pace.lines += 1;
             let time = timestamp(line.time);
             if line.is_event || format == Format::Json {
                 json.clear();
@@ -235,6 +243,26 @@ fn write_lines(receiver: &Receiver<Line>, format: Format, mut journal: Option<Jo
         if ending {
             return;
         }
+    }
+}
+
+/// How many lines there are to write.
+struct Pace {
+    lines: usize,
+    since: Instant,
+    busy: bool,
+}
+
+impl Pace {
+    /// Whether there was much to write in the last whole window.
+    fn is_busy(&mut self) -> bool {
+        let elapsed = self.since.elapsed();
+        if elapsed >= WINDOW {
+            // After a pause the count says little about now.
+            self.busy = self.lines >= MANY && elapsed < 2 * WINDOW;
+            (self.lines, self.since) = (0, Instant::now());
+        }
+        self.busy
     }
 }
 
