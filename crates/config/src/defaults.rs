@@ -154,6 +154,8 @@ impl Default for Screen {
             connection_rate: Rate::NONE,
             message_rate: Rate::NONE,
             recipient_rate: Rate::NONE,
+            sender_rate: Rate::NONE,
+            mailbox_rate: Rate::NONE,
             milter: vec![],
             allow: vec![],
             deny: vec![],

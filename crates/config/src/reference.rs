@@ -191,6 +191,8 @@ pub const KEYS: &[Key] = &[
     key("screen.connection_rate", "rate", "Connections from one client, such as \"100/m\"; empty: any."),
     key("screen.message_rate", "rate", "Messages from one client network; empty: any."),
     key("screen.recipient_rate", "rate", "Recipients from one client network; empty: any."),
+    key("screen.sender_rate", "rate", "Messages from one envelope sender, whatever client brings them, such as \"100/h\"; empty: any."),
+    key("screen.mailbox_rate", "rate", "Messages to one recipient, whoever sends them, such as \"300/h\"; empty: any."),
     key("screen.milter", "list of tables", "Milters, asked in order."),
     key("screen.milter[].address", "\"unix:/path\" or \"inet:HOST:PORT\"", "Where it listens."),
     key("screen.milter[].on_failure", "\"accept\" or \"tempfail\"", "What happens to mail while it is away."),

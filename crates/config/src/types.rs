@@ -341,6 +341,10 @@ pub struct Screen {
     pub message_rate: Rate,
     /// Recipients per client network, such as "500/m"; empty: none.
     pub recipient_rate: Rate,
+    /// Messages from one envelope sender, such as "100/h"; empty: none.
+    pub sender_rate: Rate,
+    /// Messages to one recipient, such as "300/h"; empty: none.
+    pub mailbox_rate: Rate,
     /// Milters, asked in order.
     pub milter: Vec<Milter>,
     /// Networks, addresses (`user@host`) and domains never judged.

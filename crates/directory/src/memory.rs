@@ -224,4 +224,6 @@ impl Directory for MemoryDirectory {
         };
         Ok(rows.map(row).collect())
     }
+
+    async fn state_flush(&self) {}
 }

@@ -108,6 +108,9 @@ pub trait Directory: Send + Sync + 'static {
     /// Live entries of all tables in an order of the store's own, after `after` (table and key), at most `limit`: for moving them elsewhere.
     async fn state_page(&self, after: Option<(&str, &[u8])>, limit: usize) -> Result<Vec<StateRow>>;
 
+    /// Returns when all state written so far is durable: a process that ends in an orderly way loses none.
+    async fn state_flush(&self);
+
     /// The register of the nodes that share this store; `None`: one process has it for itself.
     fn registry(&self) -> Option<Registry> {
         None

@@ -51,13 +51,14 @@ impl Connection {
     }
 
     /// Where `submission.milter` says so, milters see what this user sends; nothing else of the screen does.
-    fn show_to_milters(&mut self, user: &Mailbox) {
+    fn show_to_milters(&mut self, user: &Mailbox, mechanism: &'static str) {
         let config = &self.settings.config;
         let (true, Some(client)) = (config.submission.milter && !config.screen.milter.is_empty(), self.peer.client) else { return };
         let mut facts = SessionFacts::new(client, self.peer.local);
         facts.helo = self.helo();
         facts.tls = self.tls.as_ref().map(|t| format!("{} {}", t.version, t.cipher));
         facts.user = Some(user.clone());
+        facts.mechanism = Some(mechanism);
         self.screen = Some(Box::new(self.settings.screen.session(facts)));
     }
 
@@ -85,7 +86,7 @@ impl Connection {
     async fn conclude(&mut self, outcome: AuthOutcome, mechanism: &'static str, authzid: &str, authcid: &str) {
         let (result, status) = match outcome {
             AuthOutcome::Ok(user) if acts_as_itself(authzid, authcid, &user.address) => {
-                self.show_to_milters(&user.address);
+                self.show_to_milters(&user.address, mechanism);
                 let credential = self.ingest.rooms.directory.credential(&user.address).await.ok().flatten();
                 let main = credential.as_ref().and_then(|c| c.password.as_deref()).unwrap_or_default();
                 let upgrade_due = is_outdated(main, &self.settings.config.auth.argon2);

@@ -78,7 +78,7 @@ impl Connection {
                 changes.forward_header = self.seal(draft, &arrived, &changes).await;
             }
             let proven = changes.verdict.as_ref().is_some_and(|verdict| verdict.dmarc == Some("pass"));
-            let shown = (proven && arrived.whole).then(|| arrived.head.clone());
+            let shown = (proven && arrived.whole && !changes.junk).then(|| arrived.head.clone());
             ingest.take_in(&settings, &origin, draft, arrived, changes).await?;
             if let Some(message) = shown {
                 ingest.rooms.reports.offer(message);

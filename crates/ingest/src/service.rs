@@ -27,7 +27,8 @@ pub trait MailboxCheck: Send + Sync {
     async fn admit(&self, user: &Mailbox, size: Option<u64>) -> Result<(), Reply>;
 }
 
-/// Is shown messages from outside that DMARC found to be what they claim, for TLS reports (RFC 8460) among them. Must not block.
+/// Is shown messages from outside that were accepted and that DMARC found to be what they claim, for the reports of others among them:
+/// TLS (RFC 8460) and DMARC (RFC 9990). Must not block.
 pub trait ReportIntake: Send + Sync {
     /// The whole message, as it came.
     fn offer(&self, message: bytes::Bytes);
@@ -45,7 +46,7 @@ pub struct Rooms {
     pub mailboxes: Arc<dyn MailboxCheck>,
     /// DKIM and ARC signatures.
     pub signer: Arc<Signer>,
-    /// TLS reports from others.
+    /// Reports from others.
     pub reports: Arc<dyn ReportIntake>,
     /// The certificates served.
     pub certificates: Arc<CertificateStore>,

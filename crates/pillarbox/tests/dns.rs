@@ -80,7 +80,6 @@ fn each_record_wrong_in_turn_is_named() {
         server.address()
     ));
     home.run(&["domain", "add", "example.test"], 0);
-    home.run(&["dkim", "rotate", "example.test"], 0);
     let records: Vec<(String, String, String)> = home
         .json(&["dns", "records", "example.test"], 0)
         .as_array()

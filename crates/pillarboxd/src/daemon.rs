@@ -80,7 +80,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         queue: queue.clone(),
         mailboxes: Mailboxes::new(directory.clone(), mailboxes.quota()),
         signer: signer.clone(),
-        reports: Arc::new(reports::Intake(relay.clone())),
+        reports: Arc::new(reports::Intake::new(relay.clone(), directory.clone())),
         certificates: certificates.clone(),
     };
     let ingest = Ingest::new(rooms, settings, shutdown.clone());
@@ -180,6 +180,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         keeper.stop().await;
     }
     let _ = tokio::time::timeout(Duration::from_secs(5), futures::future::join3(control, drops, reports)).await;
+    directory.state_flush().await;
     let _ = std::fs::remove_file(config.paths.runtime.join("listeners.json"));
     anyhow::ensure!(!lost.is_cancelled(), "the queue of this node belongs to another one now; see the error before");
     tracing::info!("stopped");

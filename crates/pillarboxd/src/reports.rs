@@ -14,6 +14,7 @@ use pillarbox_relay::Relay;
 use pillarbox_relay::tlsrpt::Submit;
 use pillarbox_screen::{Dns, Signer, reports};
 use pillarbox_smtp::{Domain, Mailbox};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::wiring::{InternalMail, internal_envelope};
@@ -65,45 +66,84 @@ impl Post {
             })
         })
     }
+
+    /// Makes and queues the DMARC reports that are due.
+    async fn send_dmarc(&self, directory: &dyn Directory, dns: &Dns) {
+        let config = self.config.load_full();
+        let from = format!("postmaster@{}", config.hostname).parse::<Mailbox>();
+        let (true, Ok(from)) = (config.screen.dmarc_reports, from) else { return };
+        match reports::due(directory, dns, &config.hostname, &from, now_millis() / 86_400_000).await {
+            Ok(outgoing) => {
+                for report in outgoing {
+                    tracing::info!(domain = %report.domain, to = %report.to, "a DMARC report is sent");
+                    self.send(report.to, Some(report.from), report.message).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "DMARC reports could not be made; they are tried again"),
+        }
+    }
 }
 
 /// Sends both kinds until `stop`.
 pub(crate) async fn send(post: Post, relay: Arc<Relay>, directory: Arc<dyn Directory>, dns: Dns, stop: CancellationToken) {
     let tls = relay.background(stop.clone(), post.for_tls());
     let dmarc = async {
-        while tokio::time::timeout(LOOK, stop.cancelled()).await.is_err() {
-            let config = post.config.load_full();
-            let from = format!("postmaster@{}", config.hostname).parse::<Mailbox>();
-            let (true, Ok(from)) = (config.screen.dmarc_reports, from) else { continue };
-            match reports::due(directory.as_ref(), &dns, &config.hostname, &from, now_millis() / 86_400_000).await {
-                Ok(outgoing) => {
-                    for report in outgoing {
-                        for to in report.to {
-                            post.send(to, Some(report.from.clone()), report.message.clone()).await;
-                        }
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "DMARC reports could not be made; they are tried again"),
+        loop {
+            // Looked at first at the start: a daemon that is restarted every night owes its reports too.
+            post.send_dmarc(directory.as_ref(), &dns).await;
+            if tokio::time::timeout(LOOK, stop.cancelled()).await.is_ok() {
+                break;
             }
         }
     };
     futures::future::join(tls, dmarc).await;
 }
 
-/// Keeps TLS reports that arrive as mail (the screen keeps DMARC ones); the mail itself is delivered all the same.
-pub(crate) struct Intake(pub(crate) Arc<Relay>);
+/// Keeps reports that arrive as mail, of both kinds; the mail itself is delivered all the same.
+pub(crate) struct Intake {
+    relay: Arc<Relay>,
+    directory: Arc<dyn Directory>,
+    turns: Arc<Semaphore>,
+}
+
+/// Reports unpacked at once; more are delivered without being read.
+const AT_ONCE: usize = 2;
+
+impl Intake {
+    pub(crate) fn new(relay: Arc<Relay>, directory: Arc<dyn Directory>) -> Self {
+        Self { relay, directory, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    async fn take_tls(relay: &Relay, message: Bytes) {
+        match relay.take_tls_report(message).await {
+            Ok(kept) => tracing::info!(kept, "TLS reports were received"),
+            Err(error) => tracing::info!(%error, "a message that looked like a TLS report holds none"),
+        }
+    }
+
+    async fn take_dmarc(directory: &dyn Directory, message: Bytes) {
+        match reports::receive(directory, message).await {
+            Ok(Some(report)) => tracing::info!(domain = report.domain, messages = report.messages, "a DMARC report was received"),
+            Ok(None) => {}
+            Err(error) => tracing::info!(%error, "a message that looked like a DMARC report holds none"),
+        }
+    }
+}
 
 impl ReportIntake for Intake {
     fn offer(&self, message: Bytes) {
-        if header::first(&message, "TLS-Report-Domain").is_none() {
+        let tls = header::first(&message, "TLS-Report-Domain").is_some();
+        if !tls && !reports::looks_like_report(&message) {
             return;
         }
-        let relay = self.0.clone();
+        let Ok(turn) = self.turns.clone().try_acquire_owned() else { return };
+        let (relay, directory) = (self.relay.clone(), self.directory.clone());
         tokio::spawn(async move {
-            match relay.take_tls_report(message).await {
-                Ok(kept) => tracing::info!(kept, "TLS reports were received"),
-                Err(error) => tracing::info!(%error, "a message that looked like a TLS report holds none"),
+            match tls {
+                true => Self::take_tls(&relay, message).await,
+                false => Self::take_dmarc(directory.as_ref(), message).await,
             }
+            drop(turn);
         });
     }
 }

@@ -21,6 +21,8 @@ pub struct SessionFacts {
     pub local: SocketAddr,
     /// Who logged in. Such a client is not judged; only milters see its mail, where `submission.milter` says so.
     pub user: Option<Mailbox>,
+    /// By which SASL mechanism, as milters are told: `SCRAM-SHA-256`.
+    pub mechanism: Option<&'static str>,
     /// The client's name by reverse look-up, where it was looked up and verified.
     pub rdns: Option<String>,
     /// Queue id of the transaction, for milters and the log; empty before MAIL.
@@ -37,6 +39,7 @@ impl SessionFacts {
             tls: None,
             local,
             user: None,
+            mechanism: None,
             rdns: None,
             queue_id: String::new(),
         }

@@ -57,7 +57,8 @@ pub(crate) fn weigh(config: &Screen, listings: &Listings, auth: &Authentication,
         }
     }
     let passes = |result: AuthResult| auth.dkim.iter().any(|dkim| dkim.result == result);
-    if !passes(AuthResult::Pass) && !passes(AuthResult::TempError) && passes(AuthResult::Fail) {
+    let failed = auth.dkim.iter().any(|dkim| dkim.result == AuthResult::Fail && !dkim.testing);
+    if !passes(AuthResult::Pass) && !passes(AuthResult::TempError) && failed {
         opinion.add(points::DKIM_BROKEN, "no DKIM signature holds".to_owned());
     }
     from_field(config, auth, &mut opinion);
@@ -229,6 +230,24 @@ mod tests {
     }
 
     #[test]
+    fn a_broken_signature_costs_points_unless_its_domain_is_testing() {
+        let broken = |testing| DkimCheck {
+            result: AuthResult::Fail,
+            domain: "example.org".into(),
+            selector: "s".into(),
+            algorithm: "rsa-sha256",
+            tag: String::new(),
+            reason: None,
+            testing,
+        };
+        let mut auth =
+            Authentication { from: FromField::One("example.org".into()), dkim: vec![broken(false)], ..Authentication::default() };
+        assert_eq!(weighed(&Screen::default(), &auth).score, points::DKIM_BROKEN);
+        auth.dkim = vec![broken(true)];
+        assert_eq!(weighed(&Screen::default(), &auth).score, 0.0);
+    }
+
+    #[test]
     fn trusted_forwarders_and_lists_are_excused() {
         let config = Screen { trusted_forwarders: vec!["forward.example".into()], ..Screen::default() };
         let mut auth = failing(Policy::Reject);
@@ -252,6 +271,7 @@ mod tests {
             algorithm: "rsa-sha256",
             tag: String::new(),
             reason: None,
+            testing: false,
         }];
         assert!(weigh(&config, &Listings::default(), &auth, true).refuse.is_none());
         assert!(weigh(&config, &Listings::default(), &auth, false).refuse.is_some());

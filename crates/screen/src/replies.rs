@@ -38,6 +38,16 @@ pub fn recipient_rate() -> Reply {
     Reply::new(450, EnhancedCode(4, 7, 1), "Too many recipients from your address; try again in a few minutes")
 }
 
+/// Too many messages from one envelope sender.
+pub fn sender_rate() -> Reply {
+    Reply::new(450, EnhancedCode(4, 7, 1), "Too many messages from this sender; try again later")
+}
+
+/// Too many messages to one recipient (RFC 3463: 4.2.1, the mailbox takes none just now).
+pub fn mailbox_rate() -> Reply {
+    Reply::new(450, EnhancedCode(4, 2, 1), "Too many messages to this recipient; try again later")
+}
+
 /// The sender's domain does not exist (RFC 3463: 5.1.8, bad sender's system address).
 pub fn sender_domain_unknown(domain: &Domain) -> Reply {
     Reply::new(550, EnhancedCode(5, 1, 8), format!("The sender's domain {domain} does not exist, so no answer could reach it"))

@@ -11,7 +11,7 @@ use crate::dns::{Dns, DnsSetupError};
 use crate::dnsbl::{BadZone, DnsLists};
 use crate::facts::SessionFacts;
 use crate::milter::{BadAddress, Settings};
-use crate::rates::ClientRate;
+use crate::rates::{AddressRate, ClientRate};
 use crate::reports::Collector;
 use crate::session::ScreenSession;
 
@@ -37,8 +37,6 @@ pub enum ScreenError {
 
 /// Messages judged at once; more wait their turn.
 const AT_ONCE: usize = 64;
-/// DMARC reports unpacked at once; more are delivered without being read.
-const REPORTS_AT_ONCE: usize = 2;
 
 /// Judges mail from outside. Made at start and at each reload; sessions keep the one they began with.
 pub struct Screen {
@@ -55,8 +53,11 @@ pub struct Screen {
     pub(crate) connections: ClientRate,
     pub(crate) messages: ClientRate,
     pub(crate) recipients: ClientRate,
+    pub(crate) senders: AddressRate,
+    pub(crate) mailboxes: AddressRate,
+    /// What separates user and detail: `user+a` and `user+b` are one mailbox.
+    pub(crate) delimiter: String,
     pub(crate) judging: Semaphore,
-    pub(crate) reading_reports: Arc<Semaphore>,
     pub(crate) reports: Option<Collector>,
 }
 
@@ -74,8 +75,10 @@ impl Screen {
             connections: ClientRate::new(screen.connection_rate),
             messages: ClientRate::new(screen.message_rate),
             recipients: ClientRate::new(screen.recipient_rate),
+            senders: AddressRate::new(screen.sender_rate),
+            mailboxes: AddressRate::new(screen.mailbox_rate),
+            delimiter: config.mailbox.recipient_delimiter.clone(),
             judging: Semaphore::new(AT_ONCE),
-            reading_reports: Arc::new(Semaphore::new(REPORTS_AT_ONCE)),
             reports: screen.dmarc_reports.then(|| Collector::new(directory.clone())),
             config: screen,
             directory,

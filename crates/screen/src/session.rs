@@ -13,7 +13,7 @@ use crate::judge::Case;
 use crate::milter::{Chain, Refusal};
 use crate::screen::Screen;
 use crate::verdict::{Action, Verdict};
-use crate::{replies, reports, sender};
+use crate::{replies, sender};
 
 /// Screens one connection. Asked in the order of the protocol: `connect`, `helo`, then for each message `mail`, `rcpt` for each
 /// recipient that the directory knows, and `judge`; `reset` where a transaction ends without `judge`, `quit` at the end.
@@ -127,6 +127,9 @@ impl ScreenSession {
             if screen.deny.has_sender(mailbox) {
                 return Err(refused("deny", replies::sender_denied()));
             }
+            if !screen.senders.take(mailbox) {
+                return Err(refused("sender_rate", replies::sender_rate()));
+            }
             let ours = matches!(screen.directory.domain(&mailbox.domain).await, Ok(Some(_)));
             if !ours && !screen.allow.has_sender(mailbox) {
                 sender::check(&screen.dns, &mailbox.domain).await.map_err(|reply| refused("sender_domain", reply))?;
@@ -152,6 +155,11 @@ impl ScreenSession {
                 && !self.vouched_for(from).await
             {
                 return Err(refused("dnsbl", replies::listed(client, &listing.zone, listing.text.as_deref())));
+            }
+            // Asked last, so that what is refused anyway does not use up what the recipient may get.
+            let user = rcpt.split_detail(&self.screen.delimiter).map(|(user, _)| user);
+            if !self.screen.mailboxes.take(user.as_ref().unwrap_or(rcpt)) {
+                return Err(refused("mailbox_rate", replies::mailbox_rate()));
             }
         }
         if self.filtered() {
@@ -190,9 +198,6 @@ impl ScreenSession {
             Action::Discard => "discard",
         };
         metrics::counter!("pillarbox_screen_verdicts_total", "action" => word).increment(1);
-        if verdict.action == Action::Accept && verdict.dmarc == Some("pass") && reports::looks_like_report(&case.message) {
-            read_report(&screen, case.message.clone());
-        }
         self.reset().await;
         verdict
     }
@@ -248,18 +253,4 @@ impl ScreenSession {
 fn refused(rule: &'static str, reply: Reply) -> Reply {
     metrics::counter!("pillarbox_screen_refusals_total", "rule" => rule).increment(1);
     reply
-}
-
-/// Reads an aggregate report beside its delivery, unless others are being read.
-fn read_report(screen: &Arc<Screen>, message: Bytes) {
-    let Ok(turn) = screen.reading_reports.clone().try_acquire_owned() else { return };
-    let directory = screen.directory.clone();
-    tokio::spawn(async move {
-        match reports::receive(directory.as_ref(), message).await {
-            Ok(Some(report)) => tracing::info!(domain = report.domain, messages = report.messages, "a DMARC report was kept"),
-            Ok(None) => {}
-            Err(error) => tracing::debug!(%error, "a message that calls itself a DMARC report is none"),
-        }
-        drop(turn);
-    });
 }

@@ -168,6 +168,20 @@ async fn rotation_overlaps() {
     assert_eq!(dkim::records(&record, now + day * 20).len(), 2);
 }
 
+/// A domain that was removed and is added again on the same day gets keys of its own.
+#[tokio::test]
+async fn keys_that_a_removed_domain_left_behind_are_not_in_the_way() {
+    let ours = ours().await;
+    let mut record = ours.directory.domain(&ours.domain).await.expect("an answer").expect("a domain");
+    let old: Vec<String> = record.dkim.drain(..).map(|key| key.selector).collect();
+    ours.directory.apply(vec![Change::PutDomain(record)]).await.expect("written");
+    let now = OffsetDateTime::now_utc();
+    let made = dkim::rotate(ours.directory.as_ref(), Some(&ours.config.paths.state), &ours.domain, std::time::Duration::ZERO, now).await;
+    let names: Vec<String> = made.expect("keys").publish.into_iter().map(|(name, _)| name).collect();
+    assert!(names.iter().all(|name| old.iter().all(|old| !name.starts_with(&format!("{old}.")))), "{names:?} {old:?}");
+    assert!(ours.signer.sign(&ours.domain, message()).await.expect("signed").is_some());
+}
+
 #[tokio::test]
 async fn a_sealed_chain_verifies_hop_by_hop() {
     let ours = ours().await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pillarbox_config::{Config, Milter};
 use pillarbox_screen::{Action, Verdict};
 use pillarbox_smtp::{Reply, ReversePath};
-use support::milter::{Behaviour, Fake};
+use pillarbox_testkit::milter::{Behaviour, Milter as Fake};
 use support::session::{World, config, stored, transaction};
 
 const MESSAGE: &str = "From: a@example.org\nSubject: one\n two\nX-Old: yes\n\nbody\nof two lines\n";
@@ -260,10 +260,11 @@ async fn users_mail_is_shown_only_where_that_is_configured() {
         let world = World::new(&config, |_| {}).await;
         let mut session = world.session(CLIENT);
         session.facts_mut().user = Some("bob@example.org".parse().unwrap());
+        session.facts_mut().mechanism = Some("SCRAM-SHA-256");
         let verdict = transaction(&mut session, "bob@example.org", MESSAGE).await.unwrap();
         assert_eq!(stored(&verdict, MESSAGE).contains("X-Seen"), shown);
         assert!(!stored(&verdict, MESSAGE).contains("X-Pillarbox-Verdict"));
-        assert_eq!(fake.data(b'D').contains("{auth_authen}|bob@example.org|"), shown);
+        assert_eq!(fake.data(b'D').contains("{auth_type}|SCRAM-SHA-256|{auth_authen}|bob@example.org|"), shown);
     }
 }
 

@@ -13,6 +13,7 @@ pub mod dialog;
 pub mod disk;
 pub mod dns;
 pub mod load;
+pub mod milter;
 pub mod pattern;
 pub mod postgres;
 pub mod sink;
@@ -28,6 +29,7 @@ pub use disk::SmallDisk;
 pub use dns::{Data, DnsServer, Misbehaviour};
 pub use load::{Load, LoadRun};
 pub use postgres::Postgres;
+pub use milter::{Behaviour, Milter};
 pub use sink::{Answer, Sink, SinkBuilder, Stage};
 pub use wait::PATIENCE;
 

@@ -52,15 +52,20 @@ pub(super) async fn rotate(
     Asked(how): Asked<Rotate>,
 ) -> ApiResult<axum::Json<DkimRotated>> {
     let record = domain(&admin, &name).await?;
-    let config = admin.config();
     // The first keys have nothing to overlap with: unsigned mail is no better than a signature that nobody can check yet.
     let overlap = if how.now || record.dkim.is_empty() { Duration::ZERO } else { OVERLAP };
+    let done = make_keys(&admin, &name, overlap).await?;
+    Ok(axum::Json(DkimRotated { publish: done.publish, active_from: done.active_from, retiring: done.retiring, remove: done.remove }))
+}
+
+/// New keys for a domain, which sign after `overlap`.
+pub(super) async fn make_keys(admin: &Admin, name: &Domain, overlap: Duration) -> ApiResult<dkim::Rotation> {
+    let config = admin.config();
     // Where several nodes share the keys, they are kept in the directory.
     let state = admin.directory.registry().is_none().then_some(config.paths.state.as_path());
-    let done = dkim::rotate(admin.directory.as_ref(), state, &name, overlap, OffsetDateTime::now_utc()).await.map_err(|e| match e {
+    dkim::rotate(admin.directory.as_ref(), state, name, overlap, OffsetDateTime::now_utc()).await.map_err(|e| match e {
         RotateError::NoDomain(_) => ApiError::not_found(e.to_string()),
         RotateError::Directory(error) => error.into(),
         other => ApiError::unavailable(other.to_string()),
-    })?;
-    Ok(axum::Json(DkimRotated { publish: done.publish, active_from: done.active_from, retiring: done.retiring, remove: done.remove }))
+    })
 }

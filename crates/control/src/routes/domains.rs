@@ -1,7 +1,7 @@
 //! `/v1/domains`.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -24,7 +24,10 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> ApiResult<axum::Jso
 }
 
 pub(super) async fn add(State(admin): State<Arc<Admin>>, Json(new): Json<NewDomain>) -> ApiResult<(StatusCode, axum::Json<DomainInfo>)> {
-    let record = ops::add_domain(admin.directory.as_ref(), &new.name, SystemTime::now()).await?;
+    ops::add_domain(admin.directory.as_ref(), &new.name, SystemTime::now()).await?;
+    // Its mail is signed from the first message on; until the keys are published nobody can tell, and nobody is worse off.
+    super::dns::make_keys(&admin, &new.name, Duration::ZERO).await?;
+    let record = domain(&admin, &new.name).await?;
     Ok((StatusCode::CREATED, axum::Json(DomainInfo::new(record, (0, 0)))))
 }
 

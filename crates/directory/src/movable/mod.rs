@@ -408,6 +408,10 @@ impl Directory for Movable {
         self.inner().state_page(after, limit).await
     }
 
+    async fn state_flush(&self) {
+        self.inner().state_flush().await;
+    }
+
     fn registry(&self) -> Option<Registry> {
         self.inner().registry()
     }

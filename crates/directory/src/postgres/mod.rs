@@ -380,6 +380,9 @@ impl Directory for PostgresDirectory {
         self.shared.state_page(after, limit).await
     }
 
+    /// Each statement is durable when the database has answered.
+    async fn state_flush(&self) {}
+
     fn registry(&self) -> Option<Registry> {
         Some(Registry::new(Arc::clone(&self.shared)))
     }

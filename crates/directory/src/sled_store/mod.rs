@@ -165,6 +165,10 @@ impl Directory for SledDirectory {
         self.writer.handle().apply(changes).await
     }
 
+    async fn state_flush(&self) {
+        self.writer.handle().flush().await;
+    }
+
     fn generation(&self) -> u64 {
         self.writer.handle().generation()
     }

@@ -33,6 +33,7 @@ const MAX_GROUP: usize = 4096;
 enum Job {
     Apply(Vec<Change>, oneshot::Sender<Result<()>>),
     StateWritten,
+    Flush(oneshot::Sender<()>),
     Stop,
 }
 
@@ -58,6 +59,14 @@ impl Handle {
         if !self.unsynced.swap(true, Ordering::AcqRel) {
             // A writer that is gone has flushed for the last time; nobody can be told.
             let _ = self.jobs.lock().send(Job::StateWritten);
+        }
+    }
+
+    /// Returns when what was written so far is on disk, or never will be.
+    pub(super) async fn flush(&self) {
+        let (answer, wait) = oneshot::channel();
+        if self.jobs.lock().send(Job::Flush(answer)).is_ok() {
+            let _ = wait.await;
         }
     }
 
@@ -159,6 +168,11 @@ impl Run {
                     }
                 }
                 Some(Job::StateWritten) => flush_at = flush_at.or(Some(Instant::now() + STATE_DELAY)),
+                Some(Job::Flush(answer)) => {
+                    self.sync();
+                    flush_at = None;
+                    let _ = answer.send(());
+                }
                 Some(Job::Stop) => {
                     self.sync();
                     return;
@@ -180,7 +194,7 @@ impl Run {
     /// Applies what waits, makes it durable together, answers. Returns whether to stop.
     fn commit_group(&mut self, changes: Vec<Change>, answer: oneshot::Sender<Result<()>>) -> bool {
         let mut stop = false;
-        let mut answers = Vec::new();
+        let (mut answers, mut flushes) = (Vec::new(), Vec::<oneshot::Sender<()>>::new());
         let mut next = Some((changes, answer));
         while let Some((changes, answer)) = next.take() {
             let outcome = self.transact(&changes);
@@ -189,6 +203,7 @@ impl Run {
                 match self.jobs.try_recv() {
                     Ok(Job::Apply(changes, answer)) => next = Some((changes, answer)),
                     Ok(Job::StateWritten) => {}
+                    Ok(Job::Flush(answer)) => flushes.push(answer),
                     Ok(Job::Stop) => {
                         stop = true;
                         break;
@@ -198,8 +213,12 @@ impl Run {
             }
         }
         let changed = answers.iter().any(|(outcome, _)| outcome.is_ok());
-        if changed {
+        // State that asked for its flush meanwhile has it here, whether or not a change came to anything.
+        if changed || self.handle.unsynced.load(Ordering::Acquire) {
             self.sync();
+        }
+        for answer in flushes {
+            let _ = answer.send(());
         }
         let health = self.handle.health();
         if changed && health.is_ok() {

@@ -31,6 +31,9 @@ pub struct DkimCheck {
     pub tag: String,
     /// Why it did not pass.
     pub reason: Option<String>,
+    /// The key's record says that its domain is testing (`t=y`): a failure is not held against the message. What passes counts, as it
+    /// does everywhere, since many domains forget to take the flag out.
+    pub testing: bool,
 }
 
 impl DkimCheck {
@@ -42,6 +45,7 @@ impl DkimCheck {
             algorithm: signature.map_or("", |s| s.a.name()),
             tag: signature.and_then(|s| s.b.get(..6)).map(|b| STANDARD.encode(b)).unwrap_or_default(),
             reason,
+            testing: false,
         }
     }
 }

@@ -6,6 +6,7 @@
 mod arc;
 mod dkim;
 mod dmarc;
+mod key_terms;
 
 use std::time::Duration;
 
@@ -135,7 +136,7 @@ async fn all(dns: &Dns, checks: Checks, from: &ReversePath, spf: Option<SpfCheck
     if checks.dkim {
         authentication.dkim = dkim::select(&mut parsed, authentication.from.domain());
         outputs = dns.authenticator().verify_dkim(dns.caches().with(&parsed)).await;
-        authentication.dkim.splice(0..0, outputs.iter().map(DkimCheck::from));
+        authentication.dkim.splice(0..0, key_terms::heed(dns, &mut outputs).await);
     }
     if checks.dmarc {
         authentication.dmarc = dmarc::check(dns, &authentication.from, from, authentication.spf.as_ref(), &parsed, &outputs).await;

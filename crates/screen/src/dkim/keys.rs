@@ -76,6 +76,11 @@ impl std::fmt::Debug for SigningKey {
 /// Makes an RSA-2048 and an Ed25519 key for a domain, named after the day so that a reader of the zone sees their age. Selectors in
 /// `existing` are never used again. Takes a tenth of a second or so: not for the reactor.
 pub fn generate_keys(existing: &[DkimKeyRecord], now: OffsetDateTime) -> Result<Vec<NewKey>, KeyError> {
+    generate_unless(&|name| existing.iter().any(|key| key.selector.eq_ignore_ascii_case(name)), now)
+}
+
+/// The same with selectors that are not `taken`.
+pub(super) fn generate_unless(taken: &dyn Fn(&str) -> bool, now: OffsetDateTime) -> Result<Vec<NewKey>, KeyError> {
     let rsa = RsaKeyPair::generate(KeySize::Rsa2048).map_err(|_| KeyError::Generate("RSA"))?;
     let rsa_der: Pkcs8V1Der<'_> = rsa.as_der().map_err(|_| KeyError::Generate("RSA"))?;
     let rsa_public: PublicKeyX509Der<'_> = rsa.public_key().as_der().map_err(|_| KeyError::Generate("RSA"))?;
@@ -83,7 +88,7 @@ pub fn generate_keys(existing: &[DkimKeyRecord], now: OffsetDateTime) -> Result<
     let ed_der = ed.to_pkcs8v1().map_err(|_| KeyError::Generate("Ed25519"))?;
     let new = |tag: &str, algorithm: &str, public: &[u8], private: &[u8]| NewKey {
         record: DkimKeyRecord {
-            selector: selector(existing, now, tag),
+            selector: selector(taken, now, tag),
             algorithm: algorithm.to_owned(),
             public: STANDARD.encode(public),
             private_pem: None,
@@ -97,10 +102,9 @@ pub fn generate_keys(existing: &[DkimKeyRecord], now: OffsetDateTime) -> Result<
 }
 
 /// `p20260131r`, with a letter more for each further key of the day.
-fn selector(existing: &[DkimKeyRecord], now: OffsetDateTime, tag: &str) -> String {
+fn selector(taken: &dyn Fn(&str) -> bool, now: OffsetDateTime, tag: &str) -> String {
     let date = now.date();
     let base = format!("p{:04}{:02}{:02}{tag}", date.year(), u8::from(date.month()), date.day());
-    let taken = |name: &str| existing.iter().any(|key| key.selector.eq_ignore_ascii_case(name));
     if !taken(&base) {
         return base;
     }
@@ -224,7 +228,7 @@ mod tests {
         let names: Vec<_> = keys.iter().map(|k| k.record.selector.as_str()).collect();
         assert_eq!(names, ["p20260101r", "p20260101e"]);
         let records: Vec<_> = keys.into_iter().map(|k| k.record).collect();
-        assert_eq!(selector(&records, now, "r"), "p20260101r2");
+        assert_eq!(generate_keys(&records, now).unwrap()[0].record.selector, "p20260101r2");
         assert_eq!(records[1].public.len(), 44);
     }
 

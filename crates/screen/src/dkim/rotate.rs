@@ -89,7 +89,11 @@ pub async fn rotate(
     let folder = state.map(Path::to_owned);
     let owner = domain.clone();
     let made = tokio::task::spawn_blocking(move || -> Result<_, KeyError> {
-        let mut keys = keys::generate_keys(&existing, now)?;
+        // A domain that was removed and added again left its old keys' files behind; they are not written over, nor are their names used
+        // for other keys.
+        let known = |name: &str| existing.iter().any(|key| key.selector.eq_ignore_ascii_case(name));
+        let left = |name: &str| folder.as_deref().is_some_and(|folder| keys::path(folder, &owner, name).exists());
+        let mut keys = keys::generate_unless(&|name| known(name) || left(name), now)?;
         for key in &mut keys {
             match &folder {
                 Some(folder) => keys::store(folder, &owner, key)?,

@@ -91,7 +91,7 @@ impl Macros<'_> {
             "daemon_port" => facts.local.port().to_string(),
             "tls_version" => tls(0)?,
             "cipher" => tls(1)?,
-            "auth_type" => facts.user.as_ref().map(|_| "PLAIN".to_owned())?,
+            "auth_type" => facts.mechanism?.to_owned(),
             "auth_authen" | "auth_author" => facts.user.as_ref()?.to_string(),
             "mail_addr" => self.from?.to_string(),
             "mail_host" => self.from?.mailbox()?.domain.to_string(),

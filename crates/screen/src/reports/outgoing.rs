@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mail_auth::dmarc::Dmarc;
+use mail_auth::dmarc::{Dmarc, Psd};
 use mail_auth::report::{
     ActionDisposition, DKIMAuthResult, DkimResult, DmarcResult, PolicyOverride, PolicyOverrideReason, PolicyPublished, Record, Report,
     SPFAuthResult, SPFDomainScope, SpfResult,
 };
 use pillarbox_directory::{Directory, DirectoryError};
+use pillarbox_message::notice::{DmarcReport, Letter, dmarc_report};
 use pillarbox_smtp::{Domain, Mailbox};
 
 use super::collect::{ROWS, Row};
@@ -35,7 +36,7 @@ pub struct Outgoing {
     /// Envelope sender and author.
     pub from: Mailbox,
     /// Where it goes.
-    pub to: Vec<Mailbox>,
+    pub to: Mailbox,
     /// The message, CRLF line ends.
     pub message: Vec<u8>,
 }
@@ -81,25 +82,51 @@ pub async fn due(
             continue;
         }
         rows.truncate(ROWS_A_REPORT);
-        match write(hostname, from, &to, &domain, &record, day, &rows) {
-            Ok(message) => outgoing.push(Outgoing { domain, from: from.clone(), to, message }),
-            Err(error) => tracing::warn!(%domain, %error, "a DMARC report could not be written"),
+        let (id, xml) = write(hostname, from, &domain, &record, day, &rows);
+        let begin = day * 86_400_000;
+        let report = DmarcReport {
+            domain: domain.as_str(),
+            submitter: hostname,
+            report_id: &id,
+            begin,
+            end: begin + 86_399_000,
+            xml: xml.as_bytes(),
+        };
+        for to in to {
+            let letter = Letter { hostname, to: &to, now: now(), random: random() };
+            outgoing.push(Outgoing { domain: domain.clone(), from: from.clone(), message: dmarc_report(&letter, &report), to });
         }
     }
     Ok(outgoing)
 }
 
-/// The record that applies to an author's domain: its own, or the nearest one above (RFC 9989 §4.10), and where it stands.
+/// The record that applies to an author's domain, and where it stands: its own, or else that of its organisation, which is the topmost
+/// of the walk unless one says where it ends (RFC 9989 §4.10).
 async fn record_for(dns: &Dns, author: &str) -> Option<(Domain, Arc<Dmarc>)> {
-    let mut name = author;
-    for _ in 0..8 {
+    let mut found: Vec<(&str, Arc<Dmarc>)> = Vec::new();
+    for name in walk(author) {
         let answer = dns.authenticator().txt_lookup::<Dmarc>(format!("_dmarc.{name}."), dns.caches().with(()).cache_txt).await;
-        if let Ok(record) = answer {
-            return Some((Domain::new(name).ok()?, record));
+        let Ok(record) = answer else { continue };
+        // A public suffix speaks only where the organisation right below it does not.
+        let parent = |name: &str| name.split_once('.').map(|(_, parent)| parent.to_owned());
+        let below = record.psd == Psd::Yes && found.last().is_some_and(|(other, _)| parent(other).as_deref() == Some(name));
+        let last = record.psd != Psd::Default || name == author;
+        if !below {
+            found.push((name, record));
         }
-        name = name.split_once('.')?.1;
+        if last {
+            break;
+        }
     }
-    None
+    let (name, record) = found.pop()?;
+    Some((Domain::new(name).ok()?, record))
+}
+
+/// The names that the tree walk asks: the author's, and those above it, from a long one at once the one of seven labels.
+fn walk(author: &str) -> impl Iterator<Item = &str> {
+    let labels = author.split('.').count();
+    let above = author.match_indices('.').filter_map(|(dot, _)| author.get(dot + 1..));
+    std::iter::once(author).chain(above.skip(labels.saturating_sub(8)))
 }
 
 /// Where reports go: the `rua` addresses of the domain itself, and foreign ones that agreed to it (RFC 9990 §4).
@@ -109,31 +136,36 @@ async fn addresses(dns: &Dns, domain: &Domain, record: &Dmarc) -> Vec<Mailbox> {
     allowed.unwrap_or_default().into_iter().filter_map(|uri| uri.uri().trim_start_matches("mailto:").parse().ok()).collect()
 }
 
-fn write(
-    hostname: &str,
-    from: &Mailbox,
-    to: &[Mailbox],
-    domain: &Domain,
-    record: &Dmarc,
-    day: u64,
-    rows: &[(Row, u64)],
-) -> std::io::Result<Vec<u8>> {
+/// Milliseconds since the epoch.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// For Message-ID and boundaries.
+fn random() -> u64 {
+    let mut octets = [0; 8];
+    let _ = aws_lc_rs::rand::fill(&mut octets);
+    u64::from_be_bytes(octets)
+}
+
+/// The report's id and its XML.
+fn write(hostname: &str, from: &Mailbox, domain: &Domain, record: &Dmarc, day: u64, rows: &[(Row, u64)]) -> (String, String) {
     let (from, begin) = (from.to_string(), day * 86_400);
+    let id = format!("{begin}.{domain}.{hostname}");
     let mut report = Report::new()
         .with_version(1.0)
         .with_org_name(hostname)
         .with_email(&from)
-        .with_report_id(format!("{begin}.{domain}.{hostname}"))
+        .with_generator(concat!("Pillarbox ", env!("CARGO_PKG_VERSION")))
+        .with_report_id(&id)
         .with_date_range_begin(begin)
         .with_date_range_end(begin + 86_399)
         .with_policy_published(PolicyPublished::from_record(domain.as_str(), record));
     for (row, count) in rows {
         report.add_record(row.record(*count));
     }
-    let to: Vec<String> = to.iter().map(ToString::to_string).collect();
-    let mut message = Vec::new();
-    report.write_rfc5322(hostname, from.as_str(), to.iter().map(String::as_str), &mut message)?;
-    Ok(message)
+    (id, report.to_xml())
 }
 
 impl Row {
@@ -156,6 +188,7 @@ impl Row {
             record = record.with_policy_override_reason(PolicyOverrideReason::new(match reason {
                 "mailing_list" => PolicyOverride::MailingList,
                 "trusted_forwarder" => PolicyOverride::TrustedForwarder,
+                "policy_test_mode" => PolicyOverride::PolicyTestMode,
                 _ => PolicyOverride::LocalPolicy,
             }));
         }
@@ -186,5 +219,19 @@ impl Row {
             record = record.with_dkim_auth_result(DKIMAuthResult::new().with_domain(domain).with_selector(selector).with_result(result));
         }
         record
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::walk;
+
+    #[test]
+    fn long_names_are_asked_eight_times_at_most() {
+        assert_eq!(walk("a.b.example").collect::<Vec<_>>(), ["a.b.example", "b.example", "example"]);
+        let long = "1.2.3.4.5.6.7.8.9.10.example";
+        let asked: Vec<_> = walk(long).collect();
+        assert_eq!((asked.len(), asked[0], asked[1]), (8, long, "5.6.7.8.9.10.example"));
+        assert_eq!(walk("1.2.3.4.5.6.7.8").collect::<Vec<_>>().len(), 8);
     }
 }

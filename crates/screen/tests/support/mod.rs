@@ -4,5 +4,4 @@
 
 pub mod data;
 pub mod dns;
-pub mod milter;
 pub mod session;

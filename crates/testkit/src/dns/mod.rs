@@ -9,10 +9,11 @@ mod signed;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use hickory_proto::op::Message;
-use hickory_proto::rr::RecordType;
+pub use hickory_proto::rr::RecordType;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -60,6 +61,9 @@ pub enum Misbehaviour {
     /// From a signed server: the right answer with signatures that do not fit it.
     BadSignature,
 }
+
+/// Addresses tried for port 53 by this process.
+static TAKEN: AtomicU32 = AtomicU32::new(0);
 
 /// The server; it stops when dropped.
 pub struct DnsServer {
@@ -109,6 +113,28 @@ impl DnsServer {
                 break (Arc::new(udp), tcp);
             }
         };
+        Self::serving(udp, tcp, signing)
+    }
+
+    /// Starts one on port 53 of an address of the loopback network that nobody else uses, for programs that know no other port. `None`
+    /// where that is not permitted.
+    pub async fn start_on_port_53() -> Option<Self> {
+        for _ in 0..20 {
+            let [.., a, b, c] = std::process::id().wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)).to_be_bytes();
+            let ip = [127, 64 | (a & 63), b, c.clamp(1, 254)];
+            match UdpSocket::bind((IpAddr::from(ip), 53)).await {
+                Ok(udp) => match TcpListener::bind(udp.local_addr().unwrap()).await {
+                    Ok(tcp) => return Some(Self::serving(Arc::new(udp), tcp, None)),
+                    Err(_) => continue,
+                },
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return None,
+                Err(_) => continue,
+            }
+        }
+        None
+    }
+
+    fn serving(udp: Arc<UdpSocket>, tcp: TcpListener, signing: Option<Signing>) -> Self {
         let address = udp.local_addr().unwrap();
         let shared = Arc::new(Shared { signing, ..Shared::default() });
         let mut tasks = JoinSet::new();

@@ -159,7 +159,7 @@ async fn outward(session: &Session, api: &Client, before: &[Probe]) -> Result<Ve
 async fn add_domain(session: &Session, api: &Client, domain: &Domain) -> Result<(), Failure> {
     let added = api.send::<_, DomainInfo>(Method::POST, "/v1/domains", &NewDomain { name: domain.clone() }).await;
     match added.map_err(Failure::from) {
-        Ok(_) => say(session, &format!("Added the domain {domain}.")),
+        Ok(_) => say(session, &format!("Added the domain {domain} and made its DKIM keys.")),
         Err(failure) if failure.code == EXISTS => say(session, &format!("The domain {domain} is there already.")),
         Err(failure) => Err(failure),
     }
