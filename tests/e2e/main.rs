@@ -21,6 +21,7 @@ mod peers;
 mod post;
 mod relaying;
 mod rust_client;
+mod spam;
 mod submission;
 mod tls_scan;
 mod torture;
