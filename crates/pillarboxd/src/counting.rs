@@ -42,6 +42,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("pillarbox_screen_dns_down_total", Counter, "Times that the name servers were found not to answer."),
     ("pillarbox_screen_user_over_limit_total", Counter, "Recipients refused since a user is over submission.rate_per_user or new_recipients_per_user."),
     ("pillarbox_directory_logins_total", Labelled, "Password checks, whatever asked for them."),
+    ("pillarbox_directory_hashes_checked_total", Counter, "Password hashes computed to check logins; remembered verdicts cost none."),
     ("pillarbox_directory_login_failures_total", Counter, "Failed logins that count towards auth.failures_per_client."),
     ("pillarbox_directory_clients_blocked_total", Counter, "Client networks turned away for guessing."),
     ("pillarbox_directory_stale_lookups_total", Counter, "Look-ups answered from memory while PostgreSQL was away."),

@@ -159,11 +159,12 @@ impl Authenticator {
             }
         };
         // Failures are counted for the name as it was given when there is no such user, so that both look the same.
-        let account = candidate.as_ref().map_or_else(|| account_key(login, name.as_ref()), |c| c.user.address.key());
+        let asked = account_key(login, name.as_ref());
+        let account = candidate.as_ref().map_or_else(|| asked.clone(), |c| c.user.address.key());
         if let Err(retry_after) = self.admit(client, &account, now).await {
             return AuthOutcome::Blocked { retry_after };
         }
-        let matched = match self.matching(candidate.as_ref(), password).await {
+        let matched = match self.matching(&asked, candidate.as_ref(), password).await {
             Ok(matched) => matched,
             Err(outcome) => return outcome,
         };
@@ -204,7 +205,7 @@ impl Authenticator {
 
     /// The stored hash that the password matches. Whoever is asked for, one main hash is checked; a password shaped like an
     /// app-password is checked against a multiple of eight of those as well.
-    async fn matching(&self, candidate: Option<&Candidate>, password: &Secret) -> Result<Option<String>, AuthOutcome> {
+    async fn matching(&self, asked: &str, candidate: Option<&Candidate>, password: &Secret) -> Result<Option<String>, AuthOutcome> {
         let dummies = self.dummies().await?;
         let fits = password::check_password(password).is_ok();
         let credential = candidate.map(|c| &c.credential);
@@ -218,30 +219,34 @@ impl Authenticator {
         hashes.push(credential.and_then(|c| c.password.clone()).unwrap_or_else(|| dummies.main.clone()));
         // An unfit password is no secret of the user's; it is checked all the same, cut short, for the time it takes.
         let password = if fits { password.clone() } else { Secret::new("unfit") };
-        let matched = match self.verdicts.known(&hashes, &password, self.clock.now()) {
+        let matched = match self.verdicts.known(asked, &hashes, &password, self.clock.now()) {
             Some(verdict) => verdict,
-            None => self.compute(hashes, password).await?,
+            None => self.compute(asked, hashes, password).await?,
         };
         Ok(matched.filter(|hash| fits && *hash != dummies.main && *hash != dummies.app))
     }
 
-    /// Runs the check on the blocking pool, behind the semaphore.
-    async fn compute(&self, hashes: Vec<String>, password: Secret) -> Result<Option<String>, AuthOutcome> {
+    /// Runs the check on a thread for passwords, behind the semaphore.
+    async fn compute(&self, asked: &str, hashes: Vec<String>, password: Secret) -> Result<Option<String>, AuthOutcome> {
         let permit = self.permit().await?;
         // Somebody else may have asked the same while this one waited.
-        if let Some(verdict) = self.verdicts.known(&hashes, &password, self.clock.now()) {
+        if let Some(verdict) = self.verdicts.known(asked, &hashes, &password, self.clock.now()) {
             return Ok(verdict);
         }
-        let check = tokio::task::spawn_blocking(move || {
+        let check = password::workers::run(move || {
             let _permit = permit;
-            let matched = hashes.iter().find(|hash| password::verify(hash, password.as_bytes()).unwrap_or(false)).cloned();
+            let matches = |hash: &&String| {
+                metrics::counter!("pillarbox_directory_hashes_checked_total").increment(1);
+                password::verify(hash, password.as_bytes()).unwrap_or(false)
+            };
+            let matched = hashes.iter().find(matches).cloned();
             (hashes, password, matched)
         });
         let Ok((hashes, password, matched)) = check.await else {
             tracing::error!("a password check failed inside");
             return Err(AuthOutcome::Unavailable);
         };
-        self.verdicts.remember(&hashes, &password, matched.clone(), self.clock.now());
+        self.verdicts.remember(asked, &hashes, &password, matched.clone(), self.clock.now());
         Ok(matched)
     }
 
@@ -270,7 +275,7 @@ impl Authenticator {
     async fn dummies(&self) -> Result<&Dummies, AuthOutcome> {
         let make = async || {
             let cost = self.policy.cost;
-            let made = tokio::task::spawn_blocking(move || {
+            let made = password::workers::run(move || {
                 // Nobody knows these passwords, and a match with them would not count.
                 let hash = |cost: &Argon2Cost| password::hash(&password::app_password(), cost);
                 Ok::<_, password::PasswordError>(Dummies { main: hash(&cost)?, app: hash(&APP_PASSWORD_COST)? })
@@ -302,7 +307,7 @@ impl Authenticator {
         let (password, permits) = (password.clone(), Arc::clone(&self.permits));
         tokio::spawn(async move {
             let Ok(permit) = permits.acquire_owned().await else { return };
-            let made = tokio::task::spawn_blocking(move || {
+            let made = password::workers::run(move || {
                 let _permit = permit;
                 password::hash(&password, &cost)
             });

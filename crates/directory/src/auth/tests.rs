@@ -147,6 +147,18 @@ async fn a_remembered_verdict_needs_no_permit_and_expires() {
 }
 
 #[tokio::test]
+async fn a_password_tried_on_one_name_tells_nothing_about_another() {
+    let world = World::with(AuthPolicy { cost: CHEAP, parallel: 1, waiting: 0, ..Default::default() }).await;
+    assert_eq!(world.check("nobody@example.org", "x").await, AuthOutcome::Bad);
+    // Without a permit no hash can be checked: whoever is answered otherwise was answered from memory, and so faster.
+    let _all = Arc::clone(&world.authenticator.permits).acquire_owned().await.unwrap();
+    for name in ["bob@example.org", "robert@example.org", "new@example.org", "none@example.org", "x@elsewhere.example", "no address"] {
+        assert_eq!(world.check(name, "x").await, AuthOutcome::Busy, "{name}");
+    }
+    assert_eq!(world.check("NOBODY@example.org", "x").await, AuthOutcome::Bad, "the same name");
+}
+
+#[tokio::test]
 async fn waiting_has_an_end() {
     let world = World::with(AuthPolicy { cost: CHEAP, parallel: 1, patience: Duration::ZERO, ..Default::default() }).await;
     let _ = world.authenticator.dummies().await;

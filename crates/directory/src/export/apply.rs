@@ -267,7 +267,7 @@ impl Planner<'_> {
         }
         if let Some(Ok(Stored::Plain(plain))) = wanted.password.as_deref().map(Stored::parse) {
             let (old, cost) = (old.and_then(|o| o.password.clone()), self.options.cost);
-            let hashed = tokio::task::spawn_blocking(move || {
+            let hashed = password::workers::run(move || {
                 if let Some(old) = old.filter(|old| password::verify(old, plain.as_bytes()).unwrap_or(false)) {
                     return Ok(old);
                 }

@@ -284,8 +284,8 @@ impl Run<'_> {
             Err(why) => Ok(Err(why.to_string())),
             Ok(Stored::Plain(plain)) => {
                 let cost = self.options.cost;
-                let hashed = tokio::task::spawn_blocking(move || password::hash(&Secret::new(plain), &cost)).await;
-                let unavailable = |e: tokio::task::JoinError| crate::DirectoryError::Unavailable(format!("hashing failed: {e}"));
+                let hashed = password::workers::run(move || password::hash(&Secret::new(plain), &cost)).await;
+                let unavailable = |e: password::workers::WorkerFailed| crate::DirectoryError::Unavailable(e.to_string());
                 Ok(hashed.map_err(unavailable)?.map_err(|e| e.to_string()))
             }
             Ok(_) => Ok(Ok(stored)),

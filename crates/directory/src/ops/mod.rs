@@ -70,8 +70,8 @@ async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
     TURN.lock().await
 }
 
-/// Runs a hash on the blocking pool.
+/// Runs a hash on a thread for passwords.
 async fn blocking<R: Send + 'static>(work: impl FnOnce() -> std::result::Result<R, PasswordError> + Send + 'static) -> Result<R> {
-    let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|e| OpsError::Directory(DirectoryError::Unavailable(format!("hashing failed: {e}"))))??)
+    let done = crate::password::workers::run(work).await;
+    Ok(done.map_err(|e| OpsError::Directory(DirectoryError::Unavailable(e.to_string())))??)
 }

@@ -2,11 +2,13 @@
 
 mod generate;
 mod scheme;
+pub mod workers;
 
 pub use generate::{app_password, looks_like_app_password, password};
 pub(crate) use scheme::Stored;
 
-use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Params, Version};
 use pillarbox_config::Argon2Cost;
 use pillarbox_smtp::Secret;
 use rand::RngCore;
@@ -60,7 +62,17 @@ pub(crate) fn hash_unchecked(password: &[u8], cost: &Argon2Cost) -> Result<Strin
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     let mut salt = [0u8; 16];
     rand::rng().fill_bytes(&mut salt);
-    argon2.hash_password_with_salt(password, &salt).map(|hash| hash.to_string()).map_err(|e| PasswordError::Cost(e.to_string()))
+    let cost = |e: &dyn std::fmt::Display| PasswordError::Cost(e.to_string());
+    let mut out = [0u8; Params::DEFAULT_OUTPUT_LEN];
+    workers::argon2(&argon2, password, &salt, &mut out).map_err(|e| cost(&e))?;
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(argon2.params()).map_err(|e| cost(&e))?,
+        salt: Some(Salt::new(&salt).map_err(|e| cost(&e))?),
+        hash: Some(Output::new(&out).map_err(|e| cost(&e))?),
+    };
+    Ok(hash.to_string())
 }
 
 /// Whether a password may be set.

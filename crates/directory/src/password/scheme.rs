@@ -1,6 +1,6 @@
 //! Stored hashes, told apart by Dovecot's `{SCHEME}` or by their own prefix, with bounds on what checking one may cost.
 
-use argon2::{Argon2, Params, PasswordVerifier, password_hash::phc::PasswordHash};
+use argon2::{Algorithm, Argon2, Params, PasswordVerifier, Version, password_hash::phc::PasswordHash};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use pillarbox_config::Argon2Cost;
@@ -80,7 +80,7 @@ impl Stored {
     /// Whether this is the password. Blocking.
     pub(crate) fn verify(&self, password: &[u8]) -> bool {
         match self {
-            Self::Argon2(hash) => Argon2::default().verify_password(password, hash.as_ref()).is_ok(),
+            Self::Argon2(hash) => argon2_matches(hash, password).unwrap_or(false),
             Self::Bcrypt(hash) => ::bcrypt::verify(password, hash).unwrap_or(false),
             Self::ShaCrypt(hash) => match ::sha_crypt::PasswordHashRef::new(hash) {
                 Ok(hash) => ::sha_crypt::ShaCrypt::default().verify_password(password, hash).is_ok(),
@@ -100,6 +100,17 @@ impl Stored {
             && Params::try_from(hash.as_ref())
                 .is_ok_and(|p| (p.m_cost(), p.t_cost(), p.p_cost()) == (cost.memory_kib, cost.iterations, cost.parallelism))
     }
+}
+
+/// `None` for what no hash can be computed by.
+fn argon2_matches(hash: &PasswordHash, password: &[u8]) -> Option<bool> {
+    let algorithm = Algorithm::try_from(hash.algorithm.as_str()).ok()?;
+    let version = hash.version.map_or(Some(Version::default()), |version| Version::try_from(version).ok())?;
+    let argon2 = Argon2::new(algorithm, version, Params::try_from(hash).ok()?);
+    let expected = hash.hash.as_ref()?.as_bytes();
+    let mut out = vec![0; expected.len()];
+    super::workers::argon2(&argon2, password, hash.salt.as_ref()?.as_ref(), &mut out).ok()?;
+    Some(out.as_slice().ct_eq(expected).into())
 }
 
 fn argon2(hash: &str) -> Result<Stored, PasswordError> {
