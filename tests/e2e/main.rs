@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod abuse;
 mod acme;
 mod admin;
 mod bind;
@@ -21,6 +22,7 @@ mod peers;
 mod post;
 mod relaying;
 mod rust_client;
+mod sandbox;
 mod spam;
 mod submission;
 mod tls_scan;

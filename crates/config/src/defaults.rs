@@ -178,3 +178,9 @@ impl Default for Log {
         Self { level: "info".into(), format: "auto".into(), event_log_size: ByteSize::mib(64) }
     }
 }
+
+impl Default for Security {
+    fn default() -> Self {
+        Self { sandbox: "auto".into(), folders: Vec::new() }
+    }
+}

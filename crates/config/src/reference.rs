@@ -220,6 +220,17 @@ pub const KEYS: &[Key] = &[
     ),
     key("log.format", "\"auto\", \"text\", \"json\" or \"journald\"", "auto: journald when started by systemd, else text."),
     key("log.event_log_size", "size", "Size of the event log that `pillarbox trace` reads; the oldest events go first."),
+    key("security", "table", "What the daemon shuts itself in with, beside what systemd's unit does."),
+    key(
+        "security.sandbox",
+        "\"auto\", \"required\" or \"off\"",
+        "Once ports are bound: files outside state, mail, runtime and what the configuration names are out of reach (landlock), and no program can be started (seccomp). auto: as much as the kernel has; required: all of it or no start. A file in a new folder then takes a restart rather than a reload.",
+    ),
+    key(
+        "security.folders",
+        "list of folders",
+        "Further folders that the daemon may read and write, such as that on which a dead node's disk is mounted (pillarbox queue evacuate); they must exist at the start.",
+    ),
 ];
 
 /// Keys below these are the user's own words.

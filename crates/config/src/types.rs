@@ -41,6 +41,8 @@ pub struct Config {
     pub submission: Submission,
     /// Logs.
     pub log: Log,
+    /// What the daemon shuts itself in with.
+    pub security: Security,
 }
 
 /// `[paths]`.
@@ -434,4 +436,14 @@ pub struct Log {
     pub format: String,
     /// Size of the event log that `pillarbox trace` reads; the oldest events go first.
     pub event_log_size: ByteSize,
+}
+
+/// `[security]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Security {
+    /// "auto": as much of landlock and seccomp as the kernel has; "required": all of it or no start; "off".
+    pub sandbox: String,
+    /// Further folders that the daemon may read and write.
+    pub folders: Vec<PathBuf>,
 }

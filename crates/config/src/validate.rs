@@ -29,6 +29,10 @@ pub(crate) fn problems(config: &Config) -> Vec<(String, String)> {
     found.relay(&config.relay);
     found.screen(&config.screen);
     found.log(&config.log);
+    for folder in &config.security.folders {
+        found.absolute("security.folders", folder);
+    }
+    found.one_of("security.sandbox", &config.security.sandbox, &["auto", "required", "off"]);
     found.0
 }
 
@@ -435,6 +439,8 @@ mod tests {
             ("screen.junk_score = -1.0", "screen.junk_score"),
             ("screen.junk_score = nan", "screen.junk_score"),
             ("log.level = \"loud\"", "log.level"),
+            ("security.sandbox = \"on\"", "security.sandbox"),
+            ("security.folders = [\"mnt\"]", "security.folders"),
             ("log.format = \"xml\"", "log.format"),
         ];
         for (text, key) in cases {

@@ -1,6 +1,6 @@
 //! What only the running daemon knows and can do; `pillarboxd` implements it.
 
-use crate::api::{CertificateInfo, ListenerInfo};
+use crate::api::{CertificateInfo, ListenerInfo, SandboxInfo};
 
 /// The daemon as the API sees it.
 #[async_trait::async_trait]
@@ -16,6 +16,9 @@ pub trait DaemonInfo: Send + Sync + 'static {
 
     /// What is good to know and keeps nothing from working, one sentence each: no IPv6 for lack of a PTR record, no DANE for lack of DNSSEC.
     fn notes(&self) -> Vec<String>;
+
+    /// What the daemon has shut itself in with.
+    fn sandbox(&self) -> SandboxInfo;
 
     /// Reads configuration and certificates anew, as SIGHUP does. A bad file is refused with its error and the old one stays in force.
     async fn reload(&self) -> Result<(), String>;

@@ -91,5 +91,9 @@ fn queue_folder(given: &Path) -> Option<PathBuf> {
 }
 
 fn unreadable(folder: &Path, error: &std::io::Error) -> ApiError {
-    ApiError::refused(format!("{}: {error}", folder.display()))
+    let why = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => "; it must be the daemon's user's, and below the state folder or one of security.folders",
+        _ => "",
+    };
+    ApiError::refused(format!("{}: {error}{why}", folder.display()))
 }

@@ -26,19 +26,33 @@ use tokio_util::task::TaskTracker;
 
 use crate::acme::{self, Orders};
 use crate::counting;
+use crate::hook::Hook;
 use crate::http::{self, Challenges, Site};
 use crate::info::Running;
 use crate::logging::Logging;
 use crate::node::Node;
 use crate::reports;
+use crate::sandbox::Sandbox;
 use crate::sockets::Bound;
 use crate::wiring::{CommonPolicies, InternalMail, LocalMailDoor, Mailboxes, QueueHooks, notices};
 
 /// How long open sessions may take to end at shut-down.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// What was settled before the first task: how the process is shut in, and what runs the one program beside it.
+pub(crate) struct Shut {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) hook: Option<Arc<Hook>>,
+}
+
 /// Serves until SIGTERM or SIGINT.
-pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: Vec<Bound>, logging: &Logging) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    config_path: Option<PathBuf>,
+    config: Config,
+    sockets: Vec<Bound>,
+    shut: Shut,
+    logging: &Logging,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -95,7 +109,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
     }
     let set_level = logging.level_setter();
     let challenges = Challenges::default();
-    let orders = Orders::new(challenges.clone(), certificates.clone(), directory.clone(), dns.clone());
+    let orders = Orders::new(challenges.clone(), shut.hook, certificates.clone(), directory.clone(), dns.clone());
     let post = reports::Post { internal, signer, config: config_swap.clone() };
     let running = Arc::new(Running {
         config_path,
@@ -117,6 +131,7 @@ pub(crate) async fn run(config_path: Option<PathBuf>, config: Config, sockets: V
         queue: queue.clone(),
         post: post.clone(),
         set_level,
+        sandbox: shut.sandbox,
     });
     let metrics = counting::install()?;
     let pages = http::public(Site { running: running.clone(), challenges });

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pillarbox_config::Config;
 use pillarbox_control::DaemonInfo;
-use pillarbox_control::api::{CertificateInfo, ListenerInfo};
+use pillarbox_control::api::{CertificateInfo, ListenerInfo, SandboxInfo};
 use pillarbox_directory::keeper::Keeper;
 use pillarbox_directory::{Directory, Movable, Place, ResolvePolicy};
 use pillarbox_ingest::certificates::CertificateStore;
@@ -22,6 +22,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::acme::Orders;
 use crate::logging::LevelSetter;
 use crate::reports::Post;
+use crate::sandbox::Sandbox;
 
 /// Everything that a reload touches.
 pub(crate) struct Running {
@@ -43,6 +44,7 @@ pub(crate) struct Running {
     pub(crate) queue: Arc<Queue>,
     pub(crate) post: Post,
     pub(crate) set_level: LevelSetter,
+    pub(crate) sandbox: Sandbox,
     /// Held while new settings are put in force.
     pub(crate) applying: Mutex<()>,
 }
@@ -58,6 +60,7 @@ impl Running {
         if old.paths != new.paths || elsewhere {
             anyhow::bail!("paths and [directory] take effect only at a restart; the old configuration stays in force");
         }
+        self.sandbox.admits(&new)?;
         let screen = Screen::new(&new, self.directory.clone(), self.dns.clone())?;
         let rates = Arc::new(UserRates::new(&new, self.directory.clone(), Some(self.notify.clone())));
         let policy = Arc::new(ResolvePolicy { srs: self.policy.load().srs.clone(), ..ResolvePolicy::from_config(&new) });
@@ -147,7 +150,12 @@ impl DaemonInfo for Running {
     fn notes(&self) -> Vec<String> {
         let mut notes = self.relay.health().warnings;
         notes.extend(self.orders.notes());
+        notes.extend(self.sandbox.note());
         notes
+    }
+
+    fn sandbox(&self) -> SandboxInfo {
+        self.sandbox.info()
     }
 
     async fn reload(&self) -> Result<(), String> {

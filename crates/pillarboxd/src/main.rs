@@ -5,6 +5,7 @@
 mod acme;
 mod counting;
 mod daemon;
+mod hook;
 mod http;
 mod info;
 mod journald;
@@ -12,15 +13,18 @@ mod logging;
 mod node;
 mod process;
 mod reports;
+mod sandbox;
 mod sockets;
 mod wiring;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
 use pillarbox_config::Config;
+
+use crate::daemon::Shut;
 
 /// The Pillarbox mail server, in the foreground; logs to standard error.
 #[derive(Debug, Parser)]
@@ -32,6 +36,9 @@ struct Arguments {
     /// Validate the configuration and exit.
     #[arg(long)]
     check: bool,
+    /// What the daemon starts itself as where a dns-01 hook is configured.
+    #[arg(long = "dns-hook-runner", value_name = "PROGRAM", hide = true)]
+    dns_hook_runner: Option<std::ffi::OsString>,
 }
 
 fn main() -> ExitCode {
@@ -46,6 +53,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(program) = &arguments.dns_hook_runner {
+        return hook::serve(program);
+    }
     let config = Config::load(arguments.config.as_deref())?;
     if arguments.check {
         println!("The configuration is valid.");
@@ -58,19 +68,27 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     process::private_folder(&config.paths.runtime)?;
     let sockets = sockets::bind(&config)?;
     let became = process::drop_root(&config.paths.state, &config.paths.runtime)?;
+    // What is not there yet cannot be granted by the sandbox.
+    process::private_folder(&config.paths.mail).with_context(|| format!("cannot use the mail folder {}", config.paths.mail.display()))?;
+    process::drop_capabilities();
+    let hook = hook::Hook::start(config.tls.acme.as_ref().map_or(Path::new(""), |acme| acme.dns_hook.as_path()))?;
+    // While there is one thread, so that all are shut in.
+    let config_file = arguments.config.as_deref().unwrap_or(Path::new(pillarbox_config::DEFAULT_PATH));
+    let sandbox = sandbox::Sandbox::enter(&config, config_file)?;
     let logging = logging::Logging::start(&config.log, config.paths.state.join("events")).context("cannot start logging")?;
     if let Some(uid) = became {
         tracing::info!(uid, "root was given up for the owner of the state folder");
     } else if rustix::process::geteuid().is_root() {
         tracing::warn!("running as root, since root owns the state folder; give it to a user of its own outside of try-outs");
     }
+    sandbox.log();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // Blocking work is bounded by semaphores of its own; this is the roof above them all.
         .max_blocking_threads(64)
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(daemon::run(arguments.config.clone(), config, sockets, &logging));
+    let result = runtime.block_on(daemon::run(arguments.config.clone(), config, sockets, Shut { sandbox, hook }, &logging));
     // Password checks and file work that nobody waits for any more must not hold the process up.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     if let Err(error) = &result {

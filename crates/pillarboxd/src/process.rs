@@ -50,6 +50,16 @@ pub(crate) fn drop_root(state: &Path, runtime: &Path) -> anyhow::Result<Option<u
     Ok(Some(owner.uid()))
 }
 
+/// The right to bind low ports, and any other that a unit or a file gave, once the ports are bound. Root that stays root (a try-out) keeps what it is.
+pub(crate) fn drop_capabilities() {
+    if !rustix::process::geteuid().is_root() {
+        let none = rustix::thread::CapabilitySet::empty();
+        let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
+        // Ambient ones go with the permitted ones.
+        let _ = rustix::thread::set_capabilities(None, sets);
+    }
+}
+
 /// Makes a folder that only its owner enters. Made by root, it belongs to the owner of the nearest folder that was there before.
 pub(crate) fn private_folder(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;

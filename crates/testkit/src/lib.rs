@@ -28,8 +28,8 @@ pub use dialog::{Dialog, Target};
 pub use disk::SmallDisk;
 pub use dns::{Data, DnsServer, Misbehaviour};
 pub use load::{Load, LoadRun};
-pub use postgres::Postgres;
 pub use milter::{Behaviour, Milter};
+pub use postgres::Postgres;
 pub use sink::{Answer, Sink, SinkBuilder, Stage};
 pub use wait::PATIENCE;
 

@@ -28,11 +28,14 @@ async fn a_killed_nodes_queue_is_taken_over_by_exactly_one_and_nothing_is_lost_o
     let (sink, dns) = (Sink::start().await, world_dns().await);
     // Mail to the world waits for as long as the dead node lives.
     sink.on(Stage::Message, "*", "451 4.3.0 Not today");
-    let start = |n: u8| {
+    let start = |n: u8, reach: Vec<&Path>| {
         let node = node_with_mail(&server, n, mail.path()).set("directory.node_lease", "3s").dns(dns.address());
-        node.relay_to_loopback(sink.port()).start()
+        let reach: Vec<String> = reach.into_iter().map(|folder| folder.display().to_string()).collect();
+        node.relay_to_loopback(sink.port()).set("security.folders", reach).start()
     };
-    let (mut one, two, three) = tokio::join!(start(1), start(2), start(3));
+    let mut one = start(1, vec![]).await;
+    let reach = || vec![one.home(), aside.path()];
+    let (two, three) = tokio::join!(start(2, reach()), start(3, reach()));
     one.add_user(ALICE, "wonderland").await;
     one.add_alias("away@example.test", &["far@friend.test"]).await;
     let mut load = Load::new(one.address("smtp"), ALICE, 4000);

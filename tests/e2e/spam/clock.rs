@@ -11,7 +11,7 @@ const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 pub(super) struct Clock {
     file: PathBuf,
     library: PathBuf,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Clock {
@@ -24,7 +24,7 @@ impl Clock {
             return None;
         };
         let folder = pillarbox_testkit::folder();
-        let this = Self { file: folder.path().join("offset"), library, _folder: folder };
+        let this = Self { file: folder.path().join("offset"), library, folder };
         this.set("+0");
         Some(this)
     }
@@ -33,6 +33,8 @@ impl Clock {
     pub(super) fn rules(&self, builder: DaemonBuilder) -> DaemonBuilder {
         let text = |path: &Path| path.display().to_string();
         builder
+            // The library opens the file from within the daemon, whose sandbox would not let it.
+            .set("security.folders", vec![text(self.folder.path())])
             .env("LD_PRELOAD", &text(&self.library))
             .env("FAKETIME_TIMESTAMP_FILE", &text(&self.file))
             .env("FAKETIME_NO_CACHE", "1")

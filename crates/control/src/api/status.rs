@@ -21,6 +21,9 @@ pub struct StatusInfo {
     /// Free space where mail and state are kept.
     #[serde(default)]
     pub disks: Vec<DiskInfo>,
+    /// What the daemon has shut itself in with.
+    #[serde(default)]
+    pub sandbox: SandboxInfo,
     /// Nothing below needs the operator now.
     pub healthy: bool,
     /// What does, one sentence each.
@@ -29,6 +32,17 @@ pub struct StatusInfo {
     /// What is good to know and needs nobody now, one sentence each.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// What holds of the daemon's sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SandboxInfo {
+    /// Landlock, for files: "full", "partial" (an older kernel) or "none".
+    pub files: String,
+    /// Seccomp, for system calls.
+    pub calls: bool,
+    /// Why something is missing.
+    pub why: String,
 }
 
 /// One socket that is listened on.

@@ -39,6 +39,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> axum::Json<Status
         queue,
         certificates,
         disks,
+        sandbox: admin.daemon.as_ref().map(|daemon| daemon.sandbox()).unwrap_or_default(),
         healthy: problems.is_empty(),
         problems,
         notes: admin.daemon.as_ref().map(|daemon| daemon.notes()).unwrap_or_default(),

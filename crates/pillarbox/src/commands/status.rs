@@ -35,6 +35,11 @@ fn text(session: &Session, info: &StatusInfo) -> Result<(), Failure> {
     for disk in &info.disks {
         out.line(format!("  disk         {}: {} of {} free", safe(&disk.path), size(disk.free_bytes), size(disk.total_bytes)))?;
     }
+    if info.running {
+        let files = if info.sandbox.files == "full" { "files".to_owned() } else { format!("files {}", info.sandbox.files) };
+        let calls = if info.sandbox.calls { "system calls" } else { "system calls none" };
+        out.line(format!("  sandbox      {}, {calls}", safe(&files)))?;
+    }
     for note in &info.notes {
         out.line(format!("  note         {}", safe(note)))?;
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use pillarbox_control::api::{CertificateInfo, ListenerInfo};
+use pillarbox_control::api::{CertificateInfo, ListenerInfo, SandboxInfo};
 use pillarbox_control::{Admin, DaemonInfo, LocalDoor, LocalMail, LocalRefused, bind, local_mail, serve};
 use pillarbox_directory::{Directory, SledDirectory};
 use pillarbox_queue::{
@@ -172,6 +172,9 @@ impl DaemonInfo for Info {
     }
     fn notes(&self) -> Vec<String> {
         vec!["nothing to see".into()]
+    }
+    fn sandbox(&self) -> SandboxInfo {
+        SandboxInfo { files: "full".into(), calls: true, why: String::new() }
     }
     async fn reload(&self) -> Result<(), String> {
         Err("the file is bad".into())

@@ -27,7 +27,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
+use crate::hook::Hook;
 use crate::http::Challenges;
+use proof::Means;
 use wanted::Wanted;
 
 /// How often new domains are looked for.
@@ -46,6 +48,8 @@ const WHOLE: Duration = Duration::from_secs(900);
 /// Orders certificates; one order at a time.
 pub(crate) struct Orders {
     challenges: Challenges,
+    /// Runs `tls.acme.dns_hook`; none where none is configured.
+    hook: Option<Arc<Hook>>,
     certificates: Arc<CertificateStore>,
     directory: Arc<dyn Directory>,
     dns: Dns,
@@ -66,9 +70,15 @@ struct Later {
 }
 
 impl Orders {
-    pub(crate) fn new(challenges: Challenges, certificates: Arc<CertificateStore>, directory: Arc<dyn Directory>, dns: Dns) -> Arc<Self> {
+    pub(crate) fn new(
+        challenges: Challenges,
+        hook: Option<Arc<Hook>>,
+        certificates: Arc<CertificateStore>,
+        directory: Arc<dyn Directory>,
+        dns: Dns,
+    ) -> Arc<Self> {
         let (one, wake, later) = Default::default();
-        Arc::new(Self { challenges, certificates, directory, dns, one, wake, later })
+        Arc::new(Self { challenges, hook, certificates, directory, dns, one, wake, later })
     }
 
     /// The configuration changed: what failed before may succeed now.
@@ -98,18 +108,22 @@ impl Orders {
         if failed.is_empty() { Ok(names) } else { anyhow::bail!("{}", failed.join("; ")) }
     }
 
+    fn means(&self) -> Means<'_> {
+        Means { challenges: &self.challenges, dns: &self.dns, hook: self.hook.as_ref() }
+    }
+
     /// Places one order within a bound (an authority that takes the connection and never answers must not end renewal for good), puts the certificate
     /// in force, and notes what came of it.
     async fn order(&self, wanted: &Wanted, config: &Config, acme: &Acme) -> anyhow::Result<()> {
         let _one = self.one.lock().await;
         let placing = async {
             for _ in 1..TRIES {
-                match order::place(wanted, acme, config, &self.challenges, &self.dns).await {
+                match order::place(wanted, acme, config, &self.means()).await {
                     Err(error) if is_stale_nonce(&error) => {}
                     done => return done,
                 }
             }
-            order::place(wanted, acme, config, &self.challenges, &self.dns).await
+            order::place(wanted, acme, config, &self.means()).await
         };
         let placed = match tokio::time::timeout(WHOLE, placing).await {
             Ok(placed) => placed,

@@ -6,29 +6,27 @@ use anyhow::{Context, bail};
 use instant_acme::{AuthorizationStatus, ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy};
 use pillarbox_config::{Acme, Config};
 use pillarbox_ingest::certificates::{acme_folder, write_private};
-use pillarbox_screen::Dns;
 
 use super::account;
-use super::proof::Proof;
+use super::proof::{Means, Proof};
 use super::wanted::Wanted;
-use crate::http::Challenges;
 
 /// How long an authority may take over one step.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Orders a certificate and stores it with its key in its folder.
-pub(super) async fn place(wanted: &Wanted, acme: &Acme, config: &Config, challenges: &Challenges, dns: &Dns) -> anyhow::Result<()> {
+pub(super) async fn place(wanted: &Wanted, acme: &Acme, config: &Config, means: &Means<'_>) -> anyhow::Result<()> {
     crate::process::private_folder(&acme_folder(config))?;
     crate::process::private_folder(&wanted.folder)?;
     let identifiers: Vec<Identifier> = wanted.names.iter().cloned().map(Identifier::Dns).collect();
     let mut order = account::begin(acme, &acme_folder(config), &NewOrder::new(&identifiers)).await?;
     let mut undo = Vec::new();
-    let proven = match prove(&mut order, acme, challenges, dns, &mut undo).await {
+    let proven = match prove(&mut order, acme, means, &mut undo).await {
         Ok(()) => ready(&mut order, acme).await,
         Err(error) => Err(error),
     };
     for (proof, published) in undo {
-        if let Err(error) = proof.withdraw(challenges, acme, dns).await
+        if let Err(error) = proof.withdraw(acme, means).await
             && published
         {
             tracing::warn!("a dns-01 record was left behind: {error:#}");
@@ -54,7 +52,7 @@ pub(super) async fn place(wanted: &Wanted, acme: &Acme, config: &Config, challen
     Ok(())
 }
 
-async fn prove(order: &mut Order, acme: &Acme, challenges: &Challenges, dns: &Dns, undo: &mut Vec<(Proof, bool)>) -> anyhow::Result<()> {
+async fn prove(order: &mut Order, acme: &Acme, means: &Means<'_>, undo: &mut Vec<(Proof, bool)>) -> anyhow::Result<()> {
     let kind = if acme.challenge == "dns-01" { ChallengeType::Dns01 } else { ChallengeType::Http01 };
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -71,7 +69,7 @@ async fn prove(order: &mut Order, acme: &Acme, challenges: &Challenges, dns: &Dn
         // Noted first: a hook that fails half way may have left its record behind.
         undo.push((proof, false));
         if let Some((proof, published)) = undo.last_mut() {
-            proof.publish(challenges, acme, dns).await?;
+            proof.publish(acme, means).await?;
             *published = true;
         }
         challenge.set_ready().await?;

@@ -1,19 +1,24 @@
 //! What shows the authority that a name is ours, published for the time of an order: a page (RFC 8555 §8.3) or a TXT record (§8.4).
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use instant_acme::ChallengeHandle;
 use pillarbox_config::Acme;
 use pillarbox_screen::Dns;
 
 use super::dns_update::{self, Change};
 use super::propagation;
+use crate::hook::Hook;
 use crate::http::Challenges;
 
-/// Longest run of a dns-01 hook.
-const HOOK_PATIENCE: Duration = Duration::from_secs(120);
+/// What proofs are published by.
+pub(super) struct Means<'a> {
+    pub(super) challenges: &'a Challenges,
+    pub(super) dns: &'a Dns,
+    pub(super) hook: Option<&'a Arc<Hook>>,
+}
 
 /// What shows the authority that a name is ours.
 pub(super) enum Proof {
@@ -34,10 +39,10 @@ impl Proof {
         }
     }
 
-    pub(super) async fn publish(&self, challenges: &Challenges, acme: &Acme, dns: &Dns) -> anyhow::Result<()> {
+    pub(super) async fn publish(&self, acme: &Acme, means: &Means<'_>) -> anyhow::Result<()> {
         match self {
             Self::Http { token, answer } => {
-                challenges.set(token, answer);
+                means.challenges.set(token, answer);
                 if let Some(file) = webroot_file(acme, token) {
                     tokio::fs::create_dir_all(file.parent().unwrap_or(&file)).await?;
                     tokio::fs::write(&file, answer).await.with_context(|| format!("cannot write {}", file.display()))?;
@@ -45,23 +50,23 @@ impl Proof {
                 Ok(())
             }
             Self::Dns { name, value } => {
-                record(acme, dns, Change::Add, name, value).await?;
-                propagation::wait(dns, name, value).await;
+                record(acme, means, Change::Add, name, value).await?;
+                propagation::wait(means.dns, name, value).await;
                 Ok(())
             }
         }
     }
 
-    pub(super) async fn withdraw(&self, challenges: &Challenges, acme: &Acme, dns: &Dns) -> anyhow::Result<()> {
+    pub(super) async fn withdraw(&self, acme: &Acme, means: &Means<'_>) -> anyhow::Result<()> {
         match self {
             Self::Http { token, .. } => {
-                challenges.clear(token);
+                means.challenges.clear(token);
                 if let Some(file) = webroot_file(acme, token) {
                     let _ = tokio::fs::remove_file(file).await;
                 }
                 Ok(())
             }
-            Self::Dns { name, value } => record(acme, dns, Change::Remove, name, value).await,
+            Self::Dns { name, value } => record(acme, means, Change::Remove, name, value).await,
         }
     }
 }
@@ -73,29 +78,13 @@ fn webroot_file(acme: &Acme, token: &str) -> Option<PathBuf> {
 }
 
 /// Adds or removes the TXT record, by the hook or by an update.
-async fn record(acme: &Acme, dns: &Dns, change: Change, name: &str, value: &str) -> anyhow::Result<()> {
-    if acme.dns_hook.as_os_str().is_empty() {
-        dns_update::change(acme, dns, change, name, value).await
-    } else {
-        hook(acme, change, name, value).await
-    }
-}
-
-/// Runs the dns-01 hook as `HOOK add|remove NAME VALUE`, without a shell.
-async fn hook(acme: &Acme, change: Change, name: &str, value: &str) -> anyhow::Result<()> {
+async fn record(acme: &Acme, means: &Means<'_>, change: Change, name: &str, value: &str) -> anyhow::Result<()> {
+    let Some(hook) = means.hook else { return dns_update::change(acme, means.dns, change, name, value).await };
     let verb = match change {
         Change::Add => "add",
         Change::Remove => "remove",
     };
-    let run = tokio::process::Command::new(&acme.dns_hook).arg(verb).arg(name).arg(value).kill_on_drop(true).output();
-    let output = tokio::time::timeout(HOOK_PATIENCE, run)
-        .await
-        .context("the dns-01 hook did not end in time")?
-        .with_context(|| format!("cannot run {}", acme.dns_hook.display()))?;
-    if !output.status.success() {
-        bail!("the dns-01 hook failed ({}): {}", output.status, pillarbox_smtp::printable(&output.stderr));
-    }
-    Ok(())
+    hook.run(verb, name, value).await
 }
 
 #[cfg(test)]
