@@ -19,6 +19,9 @@ pub fn config(resume: bool) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
+/// Longest wait for one of them.
+const OPENING: Duration = Duration::from_secs(5);
+
 /// What came of it.
 #[derive(Debug, Clone, Default)]
 pub struct Handshakes {
@@ -42,11 +45,15 @@ pub async fn run(access: &Access, resume: bool, sessions: usize, time: Duration)
         let (done, resumed) = (Arc::clone(&done), Arc::clone(&resumed));
         tasks.spawn(async move {
             while began.elapsed() < time {
-                let mut connection = Connection::open(&access).await?;
+                let opened = tokio::time::timeout(OPENING, Connection::open(&access)).await;
+                let mut connection = opened.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no handshake came about"))??;
                 done.fetch_add(1, Ordering::Relaxed);
                 resumed.fetch_add(u64::from(connection.resumed()), Ordering::Relaxed);
                 connection.send(b"QUIT\r\n").await?;
-                connection.expect(221).await?;
+                match tokio::time::timeout(OPENING, connection.expect(221)).await {
+                    Ok(answer) => answer?,
+                    Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer came")),
+                }
             }
             io::Result::Ok(())
         });

@@ -23,6 +23,7 @@ use storing::MAILBOXES;
 const USAGE: &str = "\
 usage: pillarbox-bench --folder FOLDER [--runs 1] [--quick] [--only WORD] [--peers SCRIPT] [--page FILE]
          [--load PROGRAM] [--scenarios PROGRAM] [--deferred PROGRAM]
+         [--from FILE]    what an earlier run printed, in place of measuring
 WORD is a part of a row's name, or one of: store relay idle tls users syncs disk load instructions deferred";
 
 /// What to measure.
@@ -38,6 +39,7 @@ struct Plan {
     load: Option<PathBuf>,
     scenarios: Option<PathBuf>,
     deferred: Option<PathBuf>,
+    from: Option<PathBuf>,
 }
 
 impl Plan {
@@ -53,6 +55,7 @@ impl Plan {
             load: None,
             scenarios: None,
             deferred: None,
+            from: None,
         };
         while let Some(word) = words.next() {
             let mut value = || words.next().context(USAGE);
@@ -66,6 +69,7 @@ impl Plan {
                 "--load" => plan.load = Some(value()?.into()),
                 "--scenarios" => plan.scenarios = Some(value()?.into()),
                 "--deferred" => plan.deferred = Some(value()?.into()),
+                "--from" => plan.from = Some(value()?.into()),
                 _ => bail!("{USAGE}"),
             }
         }
@@ -102,6 +106,17 @@ async fn run() -> Result<()> {
     let facts = machine::facts(&plan.folder);
     facts.iter().for_each(|(name, fact)| println!("{name}: {fact}"));
     let mut results = Results::default();
+    if let Some(file) = &plan.from {
+        results.read(&std::fs::read_to_string(file)?);
+        let mut versions = vec![("pillarbox".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
+        if let Some(script) = &plan.peers {
+            for name in servers::installed(script)? {
+                let version = servers::version(script, &name)?;
+                versions.push((name, version));
+            }
+        }
+        return publish(&plan, &results, &facts, &versions);
+    }
     // The peers' configurations name a port; alone, any will do.
     let relay_port = if plan.peers.is_some() { RELAY_PORT } else { pillarbox_testkit::free_port() };
     let mut servers = vec![Server::pillarbox(USERS, relay_port).await?];
@@ -123,7 +138,11 @@ async fn run() -> Result<()> {
         server.stop().await?;
     }
     once(&plan, &mut results).await?;
-    let text = page::render(&results, &facts, &versions, plan.runs);
+    publish(&plan, &results, &facts, &versions)
+}
+
+fn publish(plan: &Plan, results: &Results, facts: &[(&str, String)], versions: &[(String, String)]) -> Result<()> {
+    let text = page::render(results, facts, versions, plan.runs);
     println!("\n{text}");
     if let Some(path) = &plan.page {
         page::write(path, &text)?;
@@ -139,7 +158,9 @@ async fn populations(plan: &Plan) -> Result<Vec<(u64, Server)>> {
         let sizes: &[u64] = if plan.quick { &[1000] } else { &[1000, 100_000, 1_000_000] };
         for users in sizes {
             let began = Instant::now();
-            grown.push((*users, Server::pillarbox(*users, RELAY_PORT).await?));
+            let mut server = Server::pillarbox(*users, RELAY_PORT).await?;
+            server.halt().await;
+            grown.push((*users, server));
             println!("there are {users} users after {:.1} s", began.elapsed().as_secs_f64());
         }
     }
@@ -195,6 +216,7 @@ async fn one_run(plan: &Plan, number: usize, house: &mut House, results: &mut Re
     }
     for (users, server) in grown {
         others::users(server, *users, plan.time(1.5), results).await?;
+        server.halt().await;
     }
     Ok(())
 }

@@ -51,6 +51,52 @@ impl Results {
     }
 }
 
+/// Every kind of figure.
+const KINDS: [&str; 16] = [
+    "accepted/s",
+    "stored/s",
+    "cpu s/1000",
+    "p50 ms",
+    "p99 ms",
+    "messages/s",
+    "handshakes/s",
+    "MiB before",
+    "MiB at most",
+    "MiB",
+    "KiB each",
+    "start s",
+    "RCPT/s",
+    "fdatasync+fsync",
+    "all kinds",
+    "instructions",
+];
+
+impl Results {
+    /// Takes in what an earlier run printed, one that was ended before its end included.
+    pub(crate) fn read(&mut self, text: &str) {
+        for line in text.lines() {
+            let found = || {
+                let (rest, figure) = line.trim_end().rsplit_once(' ')?;
+                let figure = figure.parse().ok()?;
+                let (rest, kind) = KINDS.iter().find_map(|kind| Some((rest.trim_end().strip_suffix(kind)?.trim_end(), *kind)))?;
+                // Columns are at least two blanks apart, or as wide as they were made.
+                let (row, server) = rest.rsplit_once("  ").or_else(|| rest.rsplit_once(' '))?;
+                Some(((row.trim_end().to_owned(), server.trim().to_owned(), kind), figure))
+            };
+            match found() {
+                Some((key, figure)) => self.figures.entry(key).or_default().push(figure),
+                None => {
+                    if let Some(note) = line.strip_prefix("  (").and_then(|rest| rest.strip_suffix(')')) {
+                        self.notes.push(note.to_owned());
+                    }
+                }
+            }
+        }
+        self.notes.sort_unstable();
+        self.notes.dedup();
+    }
+}
+
 /// Three digits that count, or all of those before the point.
 pub(crate) fn shown(figure: f64) -> String {
     match figure.abs() {
@@ -66,6 +112,19 @@ pub(crate) fn shown(figure: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_printed_is_read_again() {
+        let printed = "run 1 of 2\n\
+            20 × 4 KiB, connections reused         pillarbox   stored/s       4000\n\
+            20 × 4 KiB, connections reused         pillarbox   stored/s       6000\n\
+            sender, a connection each              ours, step by step cpu s/1000     0.0512\n  (exim: no)\n";
+        let mut results = Results::default();
+        results.read(printed);
+        assert_eq!(results.median("20 × 4 KiB, connections reused", "pillarbox", "stored/s"), Some(5000.0));
+        assert_eq!(results.median("sender, a connection each", "ours, step by step", "cpu s/1000"), Some(0.0512));
+        assert_eq!(results.notes, ["exim: no"]);
+    }
 
     #[test]
     fn medians_and_digits() {

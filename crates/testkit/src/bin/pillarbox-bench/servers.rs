@@ -33,6 +33,7 @@ pub(crate) struct Server {
     /// Idle connections that its usual limits admit from one client.
     pub(crate) crowd: usize,
     pub(crate) daemon: Option<Daemon>,
+    halted: bool,
     script: PathBuf,
 }
 
@@ -79,15 +80,24 @@ impl Server {
             account: Account::of(pid, &format!("pillarbox-bench-{pid}")),
             crowd: 10_000,
             daemon: Some(daemon),
+            halted: false,
             script: PathBuf::new(),
+        }
+    }
+
+    /// Stops it until it is started again, so that it takes nothing from the others.
+    pub(crate) async fn halt(&mut self) {
+        if let Some(daemon) = self.daemon.as_mut().filter(|_| !self.halted) {
+            daemon.stop().await;
+            self.account.close();
+            self.halted = true;
         }
     }
 
     /// Starts it again; returns how long that took until it was ready.
     pub(crate) async fn restart(&mut self) -> Result<Duration> {
+        self.halt().await;
         let mut daemon = self.daemon.take().context("only Pillarbox is started again")?;
-        daemon.stop().await;
-        self.account.close();
         let began = Instant::now();
         daemon.restart().await;
         let took = began.elapsed();
@@ -115,6 +125,7 @@ impl Server {
             account: Account::Group(fact("cgroup")?.into()),
             crowd: fact("crowd")?.parse()?,
             daemon: None,
+            halted: false,
             script: script.into(),
         })
     }
@@ -168,7 +179,8 @@ impl Server {
     /// Stops it.
     pub(crate) async fn stop(mut self) -> Result<()> {
         match self.daemon.take() {
-            Some(mut daemon) => _ = daemon.stop().await,
+            Some(mut daemon) if !self.halted => _ = daemon.stop().await,
+            Some(_) => {}
             None => _ = run(&self.script, &["stop", &self.name])?,
         }
         self.account.close();
@@ -196,6 +208,12 @@ async fn import(daemon: &Daemon, users: u64) -> Result<()> {
 /// The peers that are installed.
 pub(crate) fn installed(script: &Path) -> Result<Vec<String>> {
     Ok(run(script, &["list"])?.lines().map(str::to_owned).collect())
+}
+
+/// Which version of a peer is installed.
+pub(crate) fn version(script: &Path, name: &str) -> Result<String> {
+    let facts = run(script, &["facts", name])?;
+    Ok(facts.lines().find_map(|line| line.strip_prefix("version ")).unwrap_or_default().to_owned())
 }
 
 fn run(script: &Path, words: &[&str]) -> Result<String> {
