@@ -46,8 +46,13 @@ async fn sent_on(town: &Town, messages: usize) {
 async fn a_damaged_record_in_the_middle_of_the_journal_is_set_aside_and_said_and_costs_no_other() {
     let mut town = waiting("1h", 5).await;
     town.daemon.kill().await;
-    let (file, at) = place(&town.segments(), "m2 line 30");
-    overwrite(&file, at, b"XX");
+    // Wherever it stands: a record may have been carried over into a later segment, and then both copies are damaged.
+    for segment in town.segments() {
+        let octets = std::fs::read(&segment).unwrap();
+        for at in memchr::memmem::find_iter(&octets, b"m2 line 30") {
+            overwrite(&segment, at as u64, b"XX");
+        }
+    }
     town.daemon.restart().await;
     let problems = town.problems().await;
     assert!(problems.contains("damaged in the queue") && problems.contains("journal-"), "{problems}");
