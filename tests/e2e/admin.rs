@@ -4,10 +4,10 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::process::Stdio;
 
 use pillarbox_testkit::daemon::{NOBODY, binary};
+use pillarbox_testkit::wait::until_it_says;
 use pillarbox_testkit::{Client, Daemon, PATIENCE, Sink, folder};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use crate::peers;
@@ -374,22 +374,7 @@ impl ByHand {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = String::new();
-        let ready = async {
-            while let Some(line) = lines.next_line().await.unwrap() {
-                let end = line.contains("ready");
-                said.push_str(&line);
-                said.push('\n');
-                if end {
-                    return true;
-                }
-            }
-            false
-        };
-        assert!(tokio::time::timeout(PATIENCE, ready).await.unwrap_or(false), "it did not get ready:\n{said}");
-        // The pipe is read on, so that the daemon never waits for us.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        until_it_says("pillarboxd", child.stderr.take().unwrap(), |line| line.contains("ready")).await;
         Self { home, child }
     }
 

@@ -4,8 +4,8 @@ use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Stdio;
 
-use pillarbox_testkit::{PATIENCE, free_port};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use pillarbox_testkit::free_port;
+use pillarbox_testkit::wait::until_it_says;
 use tokio::process::{Child, Command};
 
 use crate::peers;
@@ -30,21 +30,6 @@ pub(crate) async fn serve(config: &Path) -> Child {
     command.args(["-g", "-n", "1", "-c"]).arg(config);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut said = Vec::new();
-    let ready = async {
-        while let Ok(Some(line)) = lines.next_line().await {
-            let is_ready = line.ends_with(" running");
-            said.push(line);
-            if is_ready {
-                return true;
-            }
-        }
-        false
-    };
-    let ready = tokio::time::timeout(PATIENCE, ready).await.unwrap_or(false);
-    assert!(ready, "named did not start:\n{}", said.join("\n"));
-    // Its further words go nowhere, but must be read.
-    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    until_it_says("named", child.stderr.take().unwrap(), |line| line.ends_with(" running")).await;
     child
 }

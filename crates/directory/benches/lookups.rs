@@ -61,15 +61,7 @@ fn address(n: usize) -> Mailbox {
 }
 
 fn user(address: &Mailbox) -> UserRecord {
-    UserRecord {
-        address: address.clone(),
-        created: "2026-01-01T00:00:00Z".into(),
-        suspended: false,
-        quota: None,
-        logins: vec![],
-        vacation: None,
-        name: None,
-    }
+    UserRecord::new(address.clone(), "2026-01-01T00:00:00Z".into())
 }
 
 /// Rows as the store writes them, brought in by COPY. Their form is the store's own business; the check in `measure` fails when it changes.

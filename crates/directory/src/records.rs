@@ -64,6 +64,13 @@ pub struct UserRecord {
     pub name: Option<String>,
 }
 
+impl UserRecord {
+    /// A user as most are added: the configured quota, no further names, no vacation reply.
+    pub fn new(address: Mailbox, created: String) -> Self {
+        Self { address, created, suspended: false, quota: None, logins: Vec::new(), vacation: None, name: None }
+    }
+}
+
 /// A user's own quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -31,15 +31,7 @@ pub fn domain_record(name: &str) -> DomainRecord {
 
 /// A user record.
 pub fn user_record(address: &str) -> UserRecord {
-    UserRecord {
-        address: mailbox(address),
-        created: "2026-01-01T00:00:00Z".into(),
-        suspended: false,
-        quota: None,
-        logins: vec![],
-        vacation: None,
-        name: None,
-    }
+    UserRecord::new(mailbox(address), "2026-01-01T00:00:00Z".into())
 }
 
 /// An alias record; `@domain` is the catch-all.

@@ -52,15 +52,7 @@ impl ReportIntake for Defect {
 }
 
 fn user(address: &str) -> Change {
-    Change::PutUser(UserRecord {
-        address: address.parse().unwrap(),
-        created: "2026-01-01T00:00:00Z".into(),
-        suspended: false,
-        quota: None,
-        logins: vec![],
-        vacation: None,
-        name: None,
-    })
+    Change::PutUser(UserRecord::new(address.parse().unwrap(), "2026-01-01T00:00:00Z".into()))
 }
 
 /// Listens as the daemon does, over a directory in memory.

@@ -49,17 +49,7 @@ impl House {
             let directory = Arc::new(MemoryDirectory::new());
             let created = "2023-11-14T00:00:00Z".to_owned();
             let domain = DomainRecord { name: "example.org".parse().unwrap(), created: created.clone(), deliver_to: None, dkim: vec![] };
-            let people = (0..users).map(|n| {
-                Change::PutUser(UserRecord {
-                    address: user(n),
-                    created: created.clone(),
-                    suspended: false,
-                    quota,
-                    logins: vec![],
-                    vacation: None,
-                    name: None,
-                })
-            });
+            let people = (0..users).map(|n| Change::PutUser(UserRecord { quota, ..UserRecord::new(user(n), created.clone()) }));
             directory.apply([Change::PutDomain(domain)].into_iter().chain(people).collect()).await.unwrap();
             let hooks = Hooks::new(Arc::new(|_, _| Box::pin(async {})));
             MailboxTransport::new(&config, directory as Arc<dyn Directory>, hooks).await.unwrap()

@@ -134,15 +134,7 @@ fn deliveries() {
         let directory = Arc::new(MemoryDirectory::new());
         let created = "2023-11-14T00:00:00Z".to_owned();
         let domain = DomainRecord { name: "bench.test".parse().unwrap(), created: created.clone(), deliver_to: None, dkim: vec![] };
-        let person = |n| UserRecord {
-            address: user(n),
-            created: created.clone(),
-            suspended: false,
-            quota: None,
-            logins: vec![],
-            vacation: None,
-            name: None,
-        };
+        let person = |n| UserRecord::new(user(n), created.clone());
         let people = (0..16).map(|n| Change::PutUser(person(n)));
         directory.apply([Change::PutDomain(domain)].into_iter().chain(people).collect()).await.unwrap();
         let hooks = pillarbox_lda::Hooks::new(Arc::new(|_, _| Box::pin(async {})));

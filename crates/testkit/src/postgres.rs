@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::process::Child;
 
-use crate::wait::PATIENCE;
+use crate::wait::until_it_says;
 
 /// The server. It is stopped and its folder removed when dropped.
 pub struct Postgres {
@@ -82,22 +82,8 @@ impl Postgres {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = String::new();
-        let ready = async {
-            while let Some(line) = lines.next_line().await.unwrap() {
-                if line.contains("database system is ready to accept connections") {
-                    return true;
-                }
-                said.push_str(&line);
-                said.push('\n');
-            }
-            false
-        };
-        let ready = tokio::time::timeout(PATIENCE, ready).await.unwrap_or(false);
-        assert!(ready, "PostgreSQL did not start:\n{said}");
-        // It must not block on a pipe that nobody reads.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        until_it_says("PostgreSQL", child.stderr.take().unwrap(), |line| line.contains("database system is ready to accept connections"))
+            .await;
         self.process = Some(child);
     }
 

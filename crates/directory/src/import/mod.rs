@@ -258,15 +258,7 @@ impl Run<'_> {
             },
             None => None,
         };
-        let mut record = old.unwrap_or_else(|| UserRecord {
-            address: found.address.clone(),
-            created: self.created.clone(),
-            suspended: false,
-            quota: None,
-            logins: Vec::new(),
-            vacation: None,
-            name: None,
-        });
+        let mut record = old.unwrap_or_else(|| UserRecord::new(found.address.clone(), self.created.clone()));
         record.quota = found.quota.or(record.quota);
         record.name = found.name.or(record.name);
         let mut credential = self.directory.credential(&record.address).await?.unwrap_or_default();

@@ -53,15 +53,7 @@ pub async fn add_user(directory: &dyn Directory, new: NewUser, cost: &Argon2Cost
     if directory.user(&address).await?.is_some() {
         return Err(OpsError::Exists(format!("the user {address} exists already")));
     }
-    let record = UserRecord {
-        address: address.clone(),
-        created: rfc3339(now),
-        suspended: false,
-        quota,
-        logins: Vec::new(),
-        vacation: None,
-        name: name.filter(|n| !n.trim().is_empty()),
-    };
+    let record = UserRecord { quota, name: name.filter(|n| !n.trim().is_empty()), ..UserRecord::new(address.clone(), rfc3339(now)) };
     directory.apply(vec![Change::PutUser(record.clone()), Change::PutCredential(address, credential)]).await?;
     Ok(record)
 }

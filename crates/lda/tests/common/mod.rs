@@ -37,15 +37,7 @@ pub fn mailbox(text: &str) -> Mailbox {
 }
 
 pub fn user(address: &str) -> UserRecord {
-    UserRecord {
-        address: mailbox(address),
-        created: "2023-11-14T00:00:00Z".into(),
-        suspended: false,
-        quota: None,
-        logins: vec![],
-        vacation: None,
-        name: None,
-    }
+    UserRecord::new(mailbox(address), "2023-11-14T00:00:00Z".into())
 }
 
 pub fn recipient(address: &str) -> Recipient {
