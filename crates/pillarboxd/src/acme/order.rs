@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use instant_acme::{AuthorizationStatus, ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy};
+use instant_acme::{AuthorizationStatus, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus, RetryPolicy};
 use pillarbox_config::{Acme, Config};
 use pillarbox_ingest::certificates::{acme_folder, write_private};
 
@@ -79,10 +79,7 @@ async fn prove(order: &mut Order, acme: &Acme, means: &Means<'_>, undo: &mut Vec
 
 /// Waits for the authority's judgement, and says in its words what it did not like.
 async fn ready(order: &mut Order, acme: &Acme) -> anyhow::Result<()> {
-    let judged = order.poll_ready(&RetryPolicy::new().timeout(PATIENCE)).await;
-    if matches!(judged, Ok(OrderStatus::Ready)) {
-        return Ok(());
-    }
+    let Some(standing) = standing(order.poll_ready(&RetryPolicy::new().timeout(PATIENCE)).await)? else { return Ok(()) };
     let mut why = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -97,12 +94,20 @@ async fn ready(order: &mut Order, acme: &Acme) -> anyhow::Result<()> {
         }
     }
     if why.is_empty() {
-        why.push(match judged {
-            Ok(status) => format!("the order is {status:?}"),
-            Err(error) => error.to_string(),
-        });
+        why.push(standing);
     }
     bail!("the ACME authority did not accept our proof ({}); {}", why.join("; "), hint(acme))
+}
+
+/// How an order that did not become ready stands; none where it did. What went wrong with the question itself is no judgement, and keeps its
+/// kind, since some of it is worth another try.
+fn standing(judged: Result<OrderStatus, Error>) -> anyhow::Result<Option<String>> {
+    match judged {
+        Ok(OrderStatus::Ready) => Ok(None),
+        Ok(status) => Ok(Some(format!("the order is {status:?}"))),
+        Err(error @ Error::Timeout(_)) => Ok(Some(error.to_string())),
+        Err(error) => Err(error).context("the ACME authority did not tell how the order stands"),
+    }
 }
 
 fn hint(acme: &Acme) -> &'static str {
@@ -111,5 +116,21 @@ fn hint(acme: &Acme) -> &'static str {
         _ => {
             "check that http://NAME/.well-known/acme-challenge/ reaches this host's port 80 from outside (listen.http, or tls.acme.webroot)"
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use instant_acme::Problem;
+
+    use super::*;
+
+    #[test]
+    fn a_nonce_refused_while_asking_for_the_judgement_is_not_taken_for_one() {
+        let refused: Problem = serde_json::from_str(r#"{"type":"urn:ietf:params:acme:error:badNonce","detail":"stale"}"#).unwrap();
+        assert!(super::super::is_stale_nonce(&standing(Err(Error::Api(refused))).unwrap_err()));
+        assert_eq!(standing(Ok(OrderStatus::Ready)).unwrap(), None);
+        assert_eq!(standing(Ok(OrderStatus::Invalid)).unwrap().as_deref(), Some("the order is Invalid"));
+        assert!(standing(Err(Error::Timeout(None))).unwrap().is_some());
     }
 }
