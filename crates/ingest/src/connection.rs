@@ -124,13 +124,13 @@ impl Connection {
     /// From the greeting to the end. A panic ends this session alone, with 421, and is counted.
     pub(crate) async fn run(mut self: Box<Self>) {
         metrics::counter!("pillarbox_ingest_connections_total", "service" => self.service()).increment(1);
-        let client = self.peer.text();
+        let client = self.peer.ip().map(tracing::field::display);
         tracing::info!(target: "pillarbox::event", event = "connect", client, service = self.service());
         let ending = match AssertUnwindSafe(self.converse()).catch_unwind().await {
             Ok(ending) => ending,
             Err(_) => {
                 metrics::counter!("pillarbox_ingest_panics_total").increment(1);
-                tracing::error!(client, "a session ended by a defect in this program; the others go on");
+                tracing::error!(client = self.peer.text(), "a session ended by a defect in this program; the others go on");
                 let mut out = BytesMut::new();
                 replies::session_failed().write_to(&mut out);
                 let _ = tokio::time::timeout(LINGER, self.stream.write_all(&out)).await;
@@ -145,12 +145,11 @@ impl Connection {
             screen.quit().await;
         }
         self.draft = None;
-        let helo = self.helo();
         tracing::info!(
             target: "pillarbox::event",
             event = "disconnect",
-            client = self.peer.text(),
-            helo,
+            client = self.peer.ip().map(tracing::field::display),
+            helo = self.smtp.transaction().helo.as_ref().map(|helo| helo.as_str()),
             status = ending.text(),
             messages = self.messages,
             delay_ms = millis(self.started.elapsed()),

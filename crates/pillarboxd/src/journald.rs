@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixDatagram;
 
-use serde_json::Value;
+use crate::logging::line::{Fields, Value};
 
 /// Where the journal listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
@@ -23,13 +23,13 @@ impl Journal {
     }
 
     /// Writes one line. Fails when no journal is there, or when the line is beyond what a datagram holds.
-    pub(crate) fn write(&mut self, level: tracing::Level, message: &str, fields: &[(&'static str, Value)]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, level: tracing::Level, message: &str, fields: &Fields) -> io::Result<()> {
         encode(&mut self.datagram, level, message, fields);
         self.socket.send_to(&self.datagram, SOCKET).map(drop)
     }
 }
 
-fn encode(out: &mut Vec<u8>, level: tracing::Level, message: &str, fields: &[(&'static str, Value)]) {
+fn encode(out: &mut Vec<u8>, level: tracing::Level, message: &str, fields: &Fields) {
     out.clear();
     out.extend_from_slice(ALWAYS.as_bytes());
     put(out, "PRIORITY", priority(level));
@@ -37,7 +37,7 @@ fn encode(out: &mut Vec<u8>, level: tracing::Level, message: &str, fields: &[(&'
     for (name, value) in fields.iter().filter(|(name, _)| *name != "message") {
         let name = format!("PILLARBOX_{}", name.to_ascii_uppercase());
         match value {
-            Value::String(text) => put(out, &name, text),
+            Value::Text(text) => put(out, &name, text),
             other => put(out, &name, &other.to_string()),
         }
     }
@@ -73,7 +73,9 @@ mod tests {
     #[test]
     fn a_field_cannot_begin_another() {
         let mut out = Vec::new();
-        let fields = [("helo", Value::from("evil\nPRIORITY=0")), ("size", 5.into())];
+        let mut fields = Fields::default();
+        fields.text("helo", "evil\nPRIORITY=0");
+        fields.text("size", "5");
         encode(&mut out, tracing::Level::WARN, "reject helo=evil", &fields);
         let mut wanted =
             b"SYSLOG_IDENTIFIER=pillarboxd\nSYSLOG_FACILITY=2\nPRIORITY=4\nMESSAGE=reject helo=evil\nPILLARBOX_HELO\n".to_vec();

@@ -2,7 +2,8 @@
 //!
 //! A session hands an event's fields over and goes on; one thread formats and writes them, many at a time.
 
-use std::fmt::Write as _;
+pub(crate) mod line;
+
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,15 +14,13 @@ use std::time::{Duration, Instant};
 
 use pillarbox_config::Log;
 use pillarbox_control::eventlog::EventLogWriter;
-use serde_json::Value;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::journald::Journal;
+use line::{Fields, Line, json_line, text_line, timestamp, words};
 
 /// Events that wait for the writing thread; beyond this they are counted and dropped rather than stalling mail.
 const WAITING: usize = 65_536;
@@ -59,17 +58,6 @@ pub(crate) struct Logging {
 /// Whether events are kept off standard error: the level is above theirs.
 fn is_quiet(level: &str) -> bool {
     ["error", "warn", "off"].iter().any(|quiet| level.trim().eq_ignore_ascii_case(quiet))
-}
-
-/// One line on its way out.
-struct Line {
-    time: OffsetDateTime,
-    level: tracing::Level,
-    /// Of the contract's events; others are only printed.
-    is_event: bool,
-    /// Goes to standard error.
-    printed: bool,
-    fields: Vec<(&'static str, Value)>,
 }
 
 /// The configured level. The resolver warns with whole packets as strangers sent them, of what this server says in its own words anyway; that takes
@@ -118,7 +106,7 @@ impl Logging {
                 level: tracing::Level::TRACE,
                 is_event: false,
                 printed: false,
-                fields: Vec::new(),
+                fields: Fields::default(),
             });
         }
         if let Some(thread) = self.thread.take() {
@@ -137,48 +125,21 @@ impl<S: Subscriber> Layer<S> for LineLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         let is_event = metadata.target() == EVENT_TARGET;
-        let mut fields = Fields(Vec::with_capacity(12));
-        event.record(&mut fields);
+        let mut fields = Fields::of(event);
         if !is_event {
-            fields.0.push(("target", Value::String(metadata.target().to_owned())));
+            fields.text("target", metadata.target());
         }
         let line = Line {
             time: OffsetDateTime::now_utc(),
             level: *metadata.level(),
             is_event,
             printed: !is_event || !self.quiet.load(Ordering::Relaxed),
-            fields: fields.0,
+            fields,
         };
         if self.sender.try_send(line).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             metrics::counter!("pillarbox_log_lines_dropped_total").increment(1);
         }
-    }
-}
-
-struct Fields(Vec<(&'static str, Value)>);
-
-impl Visit for Fields {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        // An event that lacks something says so with an empty text; such a field is left out.
-        if !value.is_empty() {
-            self.0.push((field.name(), Value::String(value.to_owned())));
-        }
-    }
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.0.push((field.name(), value.into()));
-    }
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.0.push((field.name(), value.into()));
-    }
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.0.push((field.name(), value.into()));
-    }
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.0.push((field.name(), value.into()));
-    }
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.record_str(field, &format!("{value:?}"));
     }
 }
 
@@ -263,102 +224,5 @@ impl Pace {
             (self.lines, self.since) = (0, Instant::now());
         }
         self.busy
-    }
-}
-
-fn timestamp(time: OffsetDateTime) -> String {
-    let millis = time.replace_nanosecond(u32::from(time.millisecond()) * 1_000_000).unwrap_or(time);
-    millis.format(&Rfc3339).unwrap_or_default()
-}
-
-/// A line as one JSON object, written as it goes: at several events a message this is a good part of what a message costs.
-struct AsJson<'a>(&'a Line, &'a str);
-
-impl serde::Serialize for AsJson<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap as _;
-        let Self(line, time) = self;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("time", time)?;
-        if !line.is_event {
-            map.serialize_entry("level", line.level.as_str())?;
-        }
-        for (name, value) in &line.fields {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
-    }
-}
-
-fn json_line(out: &mut Vec<u8>, line: &Line, time: &str) {
-    // Text and numbers always serialise, and a vector takes all that is written to it.
-    let _ = serde_json::to_writer(&mut *out, &AsJson(line, time));
-    out.push(b'\n');
-}
-
-/// `2026-11-24T06:45:26.123Z INFO accept id=… from=…`: nothing in it can break the line or reach a terminal raw.
-fn text_line(out: &mut String, line: &Line, time: &str) {
-    let _ = write!(out, "{time} {:<5} ", line.level.as_str());
-    words(out, line);
-    out.push('\n');
-}
-
-/// The event or message first, then the fields.
-fn words(out: &mut String, line: &Line) {
-    let lead = if line.is_event { "event" } else { "message" };
-    for (_, value) in line.fields.iter().filter(|(name, _)| *name == lead) {
-        push_clean(out, value, false);
-    }
-    for (name, value) in line.fields.iter().filter(|(name, _)| *name != lead) {
-        let _ = write!(out, " {name}=");
-        push_clean(out, value, true);
-    }
-}
-
-fn push_clean(out: &mut String, value: &Value, quote: bool) {
-    let Value::String(text) = value else {
-        let _ = write!(out, "{value}");
-        return;
-    };
-    let quote = quote && (text.is_empty() || text.contains([' ', '"', '=']));
-    if quote {
-        out.push('"');
-    }
-    for c in text.chars() {
-        match c {
-            '"' if quote => out.push_str("\\\""),
-            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
-                let _ = write!(out, "{}", c.escape_unicode());
-            }
-            c => out.push(c),
-        }
-    }
-    if quote {
-        out.push('"');
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_never_reach_the_terminal() {
-        let line = Line {
-            time: OffsetDateTime::UNIX_EPOCH,
-            level: tracing::Level::INFO,
-            is_event: true,
-            printed: true,
-            fields: vec![("event", "reject".into()), ("helo", "\u{1b}[2Jevil\r\nfake line".into()), ("size", 5.into())],
-        };
-        let mut text = String::new();
-        text_line(&mut text, &line, &timestamp(line.time));
-        assert_eq!(text.matches('\n').count(), 1);
-        assert!(!text.contains('\u{1b}') && !text.contains('\r'));
-        assert!(text.starts_with("1970-01-01T00:00:00Z INFO  reject helo="), "{text}");
-        let mut json = Vec::new();
-        json_line(&mut json, &line, &timestamp(line.time));
-        assert_eq!(serde_json::from_slice::<Value>(&json).unwrap()["helo"], "\u{1b}[2Jevil\r\nfake line");
-        assert_eq!(json.iter().filter(|octet| **octet == b'\n').count(), 1);
     }
 }

@@ -5,12 +5,20 @@ use std::fmt::Write as _;
 /// Longest result of [`printable`], octets.
 pub const MAX_PRINTABLE: usize = 512;
 
+/// Ends what was cut.
+const ELLIPSIS: &str = "…";
+
 /// What may go to a log or a terminal of `bytes`: one line, at most [`MAX_PRINTABLE`] octets.
 ///
 /// Control characters (C0, DEL, C1), line and paragraph separators and the characters that reorder text (Unicode's
 /// bidirectional controls, which make a terminal show something other than what is there) become escapes, invalid UTF-8 becomes
 /// `\xNN`, and a backslash is doubled so that an escape cannot be forged. What was cut ends in `…`.
 pub fn printable(bytes: &[u8]) -> String {
+    // Nearly all there is, at several texts a message.
+    let is_plain = |octet: &u8| matches!(octet, b' '..=b'[' | b']'..=b'~');
+    if bytes.len() + ELLIPSIS.len() <= MAX_PRINTABLE && bytes.iter().all(is_plain) {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
     // An escape makes text longer, never shorter, so more input than this cannot matter.
     let mut rest = bytes.get(..MAX_PRINTABLE + 4).unwrap_or(bytes);
     let mut out = String::with_capacity(rest.len().min(MAX_PRINTABLE));
@@ -45,7 +53,6 @@ pub fn printable(bytes: &[u8]) -> String {
 
 /// Appends `piece`, or `…` when it would not fit; false when the text is full.
 fn push_bounded(out: &mut String, piece: &str) -> bool {
-    const ELLIPSIS: &str = "…";
     if out.len() + piece.len() + ELLIPSIS.len() > MAX_PRINTABLE {
         out.push_str(ELLIPSIS);
         return false;
