@@ -6,12 +6,12 @@ need_cargo() {
         echo "No Rust compiler is here. Install the stable toolchain with rustup (or Debian's rustc >= 1.88), then run this again." >&2
         exit 1
     fi
-    if ! command -v cc >/dev/null 2>&1; then
+    if ! command -v cc >/dev/null 2>&1 || ! command -v make >/dev/null 2>&1; then
         if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-            echo "No C compiler is here (the TLS library needs one): installing gcc." >&2
-            apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null
+            echo "No C compiler or no make is here (the TLS library and the allocator need them): installing gcc and make." >&2
+            apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev make >/dev/null
         else
-            echo "No C compiler is here, and the TLS library needs one: apt-get install gcc" >&2
+            echo "No C compiler or no make is here, and the TLS library and the allocator need them: apt-get install gcc make" >&2
             exit 1
         fi
     fi

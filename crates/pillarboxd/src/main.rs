@@ -26,6 +26,11 @@ use pillarbox_config::Config;
 
 use crate::daemon::Shut;
 
+/// A message's memory is taken by one thread and given back by another, piece by piece. The C library's allocator takes a lock for each such
+/// piece above a kilobyte, and spent a tenth of a message's processor time; this one keeps about twice as much memory after a burst.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The Pillarbox mail server, in the foreground; logs to standard error.
 #[derive(Debug, Parser)]
 #[command(name = "pillarboxd", version)]
