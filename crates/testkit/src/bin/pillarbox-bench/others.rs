@@ -157,6 +157,8 @@ pub(crate) fn disk(folder: &Path, time: Duration, results: &mut Results) -> Resu
             let rate = limit(folder, way, writers, time, 4096)?;
             results.put(&format!("{row}, {writers} writers"), "disk", "messages/s", rate);
         }
+        let rate = limit(folder, way, 20, time, 1 << 20)?;
+        results.put(&format!("{row}, 20 writers, 1 MiB"), "disk", "messages/s", rate);
     }
     Ok(())
 }
