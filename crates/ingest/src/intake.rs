@@ -218,23 +218,23 @@ impl Ingest {
         let size = body.len();
         let priority = envelope.priority;
         let began = draft.body_began.map(|b| crate::connection::millis(b.elapsed())).unwrap_or(0);
-        let to: Vec<String> = draft.given.iter().map(Mailbox::to_string).collect();
         let held: Vec<Mailbox> = envelope.recipients.iter().filter(|r| r.waits_for_resumption()).map(|r| r.address.clone()).collect();
-        match self.rooms.queue.accept(envelope, body).await {
-            Ok(id) => {
+        match self.rooms.queue.take(envelope, body).await {
+            Ok(taken) => {
+                let id = taken.id();
                 self.resumed_meanwhile(&held).await;
                 metrics::counter!("pillarbox_ingest_messages_accepted_total").increment(1);
                 tracing::info!(
                     target: "pillarbox::event",
                     event = "accept",
-                    id = id.to_string(),
-                    client = origin.client.map(|c| c.to_string()).unwrap_or_default(),
+                    id = %id,
+                    client = origin.client.map(tracing::field::display),
                     helo = origin.helo,
-                    from = draft.from.to_string(),
-                    to = to.join(", "),
+                    from = %draft.from,
+                    to = %Addresses(&draft.given),
                     size,
                     message_id = printable(message_id.as_bytes()),
-                    user = origin.user.as_ref().map(Mailbox::to_string).unwrap_or_default(),
+                    user = origin.user.as_ref().map(tracing::field::display),
                     tls = origin.tls.as_ref().map(|(version, cipher)| format!("{version} {cipher}")).unwrap_or_default(),
                     verdict = why,
                     priority = i64::from(priority),
@@ -248,6 +248,18 @@ impl Ingest {
                 Err(accept_reply(&error))
             }
         }
+    }
+}
+
+/// Addresses with commas between them.
+struct Addresses<'a>(&'a [Mailbox]);
+
+impl std::fmt::Display for Addresses<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (n, address) in self.0.iter().enumerate() {
+            write!(f, "{}{address}", if n > 0 { ", " } else { "" })?;
+        }
+        Ok(())
     }
 }
 

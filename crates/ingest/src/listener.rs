@@ -81,7 +81,11 @@ impl Socket {
     /// Joins the runtime; must be called inside one.
     pub fn into_listener(self) -> io::Result<Listener> {
         match self {
-            Self::Tcp(socket) => TcpListener::from_std(socket).map(Listener::Tcp),
+            Self::Tcp(socket) => {
+                // Without this, small replies wait for the peer's delayed acknowledgements. Connections have it from their listener.
+                rustix::net::sockopt::set_tcp_nodelay(&socket, true)?;
+                TcpListener::from_std(socket).map(Listener::Tcp)
+            }
             Self::Unix(socket, path) => UnixListener::from_std(socket).map(|listener| Listener::Unix(listener, path)),
         }
     }
@@ -93,8 +97,6 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // Without this, small replies wait for the peer's delayed acknowledgements.
-                stream.set_nodelay(true)?;
                 Ok(Accepted::Tcp(stream, peer))
             }
             Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
@@ -171,6 +173,14 @@ mod tests {
         assert!(taken.contains("ss -ltnp"), "{taken}");
         assert!(matches!(bind("port 25"), Err(BindError::Syntax(_))));
         assert!(matches!(bind("systemd:smtp"), Err(BindError::NotPassed(_))));
+    }
+
+    #[tokio::test]
+    async fn connections_do_not_hold_small_replies_back() {
+        let listener = bind("127.0.0.1:0").unwrap().into_listener().unwrap();
+        let _client = TcpStream::connect(listener.address()).await.unwrap();
+        let Accepted::Tcp(stream, _) = listener.accept().await.unwrap() else { panic!("not TCP") };
+        assert!(stream.nodelay().unwrap());
     }
 
     #[tokio::test]

@@ -1,14 +1,12 @@
 //! Storing a batch of deliveries in Maildirs, on a thread that may block.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::io::Read;
+use std::io::BufRead;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use pillarbox_directory::UserRecord;
 use pillarbox_message::downgrade;
 use pillarbox_queue::{Body, Delivery, Envelope, Outcome, Outcomes, Recipient, Route};
@@ -16,14 +14,18 @@ use pillarbox_smtp::{BodyType, EnhancedCode, Reply, ReversePath};
 use rustix::io::Errno;
 
 use crate::folders::Folders;
-use crate::maildir::{Content, EarlierWork, FolderName, MailRoot, MaildirHandle, Place, StoreError, UniqueName, delivery_header};
+use crate::maildir::{
+    self, Content, EarlierWork, FolderName, MailRoot, MaildirHandle, Place, Sizes, StoreError, UniqueName, delivery_header,
+};
 use crate::quota;
 use crate::quota::maildirsize::Account;
 use crate::quota::warning::{self, Crossing};
 use crate::settings::Settings;
 
 /// Bodies up to this many octets are converted in memory, once for all their recipients; larger ones while they are copied.
-const CONVERT_IN_MEMORY: u64 = 1024 * 1024;
+const CONVERT_FOR_SEVERAL: u64 = 4 * 1024 * 1024;
+/// With one recipient nothing is gained by that, but for one write instead of two.
+const CONVERT_FOR_ONE: u64 = 128 * 1024;
 
 /// What is to be done for one recipient.
 pub(crate) enum Plan {
@@ -79,11 +81,19 @@ pub(crate) struct Batch<'a> {
     buffer: Vec<u8>,
     now: SystemTime,
     vacations: Vec<Stored>,
+    /// What is stored survives a power cut at once.
+    durable: bool,
 }
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(root: &'a MailRoot, settings: &'a Settings, now: SystemTime) -> Self {
-        Self { root, settings, now, users: HashMap::new(), listings: HashMap::new(), buffer: Vec::new(), vacations: Vec::new() }
+        let (users, listings, buffer, vacations) = Default::default();
+        Self { root, settings, now, users, listings, buffer, vacations, durable: false }
+    }
+
+    /// As [`Batch::new`]; what is reported as stored survives a power cut without a sync of the file system.
+    pub(crate) fn durable(root: &'a MailRoot, settings: &'a Settings, now: SystemTime) -> Self {
+        Self { durable: true, ..Self::new(root, settings, now) }
     }
 
     /// The messages stored for users who have a vacation text.
@@ -96,20 +106,15 @@ impl<'a> Batch<'a> {
         let Job { delivery, plans } = job;
         let mut buffer = std::mem::take(&mut self.buffer);
         let body = &delivery.body;
-        let open = || body.reader().map(|reader| reader as Box<dyn Read>);
+        let open = || body.reader().map(|reader| reader as Box<dyn BufRead>);
+        let several = plans.len() > 1;
         let binary = delivery.envelope.body == BodyType::BinaryMime;
-        let content = if body.len() <= CONVERT_IN_MEMORY || binary {
-            match whole(body, binary) {
-                Ok(octets) => {
-                    let sizes = Content::convert(&octets, &mut buffer);
-                    Ok(Content::Memory { body: &buffer, sizes })
-                }
-                Err(error) => Err(error),
-            }
+        let most = if several { CONVERT_FOR_SEVERAL } else { CONVERT_FOR_ONE };
+        let content = if body.len() <= most || binary {
+            converted(body, binary, &mut buffer).map(|sizes| Content::Memory { body: &buffer, sizes })
         } else {
             Ok(Content::Stream(&open))
         };
-        let several = plans.len() > 1;
         let mut served: HashMap<PathBuf, Outcome> = HashMap::new();
         let mut each = Vec::with_capacity(plans.len());
         for (recipient, plan) in delivery.recipients().zip(plans) {
@@ -206,11 +211,12 @@ impl<'a> Batch<'a> {
             metrics::counter!("pillarbox_lda_over_quota_total").increment(1);
             return Err(Refused::Full);
         }
-        let stored = match handle.store(&name, &head, content, &Place::New, None) {
+        let stored = match self.put(&handle, &name, &head, content) {
             // The directories were removed or replaced while they were open here: look again, once.
             Err(error) if matches!(error.raw(), Some(Errno::NOENT | Errno::STALE)) => {
                 folders.reopen();
-                folders.place(self.junk(envelope), wish(recipient))?.store(&name, &head, content, &Place::New, None)?
+                let handle = folders.place(self.junk(envelope), wish(recipient))?;
+                self.put(&handle, &name, &head, content)?
             }
             other => other?,
         };
@@ -231,35 +237,42 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    fn put(&self, handle: &MaildirHandle, name: &UniqueName, head: &[u8], content: &Content<'_>) -> Result<maildir::Stored, StoreError> {
+        if self.durable {
+            self.root.make_way_durable(handle)?;
+            return handle.store_durably(name, head, content);
+        }
+        handle.store(name, head, content, &Place::New, None)
+    }
+
     /// Tells the user, in the mailbox itself, that it is nearly full. Such a message always fits.
     fn warn(&self, task: &Task<'_, '_>, inbox: &MaildirHandle, account: &mut Account<'_>, crossing: Crossing) -> Result<(), StoreError> {
         let Some(mark) = crossing.mark() else { return Ok(()) };
         let (envelope, to) = (&task.delivery.envelope, &task.recipient.address);
         let message = warning::message(&self.settings.hostname, to, crossing, self.now);
         let mut body = Vec::new();
-        let sizes = Content::convert(&message, &mut body);
+        let failed = |source| StoreError::Io { doing: "converting", what: "a warning".into(), source };
+        let sizes = Content::convert(&mut &message[..], &mut body).map_err(failed)?;
         let name = UniqueName::new(envelope.id, envelope.received, to, &format!("\0quota-{mark}"), &self.settings.host);
         let head = delivery_header(&ReversePath::Null, to);
-        let stored = inbox.store(&name, &head, &Content::Memory { body: &body, sizes }, &Place::New, None)?;
+        let stored = self.put(inbox, &name, &head, &Content::Memory { body: &body, sizes })?;
         account.add(stored.sizes.stored, 1)
     }
 }
 
-/// The whole body, as lines: binary parts (RFC 3030) are encoded, since a Maildir has no way to keep them apart from line ends.
-fn whole(body: &Body, binary: bool) -> Result<Bytes, Outcome> {
-    let octets = match body.in_memory() {
-        Some(octets) => octets,
-        None => body.read_to_bytes().map_err(|error| {
-            tracing::warn!(%error, "a queued message cannot be read");
-            outcome(StoreError::Body(error).reply())
-        })?,
+/// Brings the whole body into `out` as a mailbox stores it. Binary parts (RFC 3030) are encoded, since a Maildir has no way to keep them apart
+/// from line ends.
+fn converted(body: &Body, binary: bool, out: &mut Vec<u8>) -> Result<Sizes, Outcome> {
+    let unreadable = |error| {
+        tracing::warn!(%error, "a queued message cannot be read");
+        outcome(StoreError::Body(error).reply())
     };
     if !binary {
-        return Ok(octets);
+        return body.reader().and_then(|mut reader| Content::convert(&mut *reader, out)).map_err(unreadable);
     }
+    let octets = body.read_to_bytes().map_err(unreadable)?;
     match downgrade::convert(&octets, downgrade::Hop { eight_bit: true, utf8_header: true, short_lines: false }) {
-        Ok(Cow::Borrowed(_)) => Ok(octets),
-        Ok(Cow::Owned(lines)) => Ok(lines.into()),
+        Ok(lines) => Content::convert(&mut &lines[..], out).map_err(unreadable),
         Err(why) => {
             let text = format!("The mailbox cannot keep this binary message: {why}");
             Err(Outcome::Failed { reply: Reply::new(554, EnhancedCode(5, 6, 3), text) })

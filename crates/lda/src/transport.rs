@@ -121,27 +121,32 @@ impl MailboxTransport {
 
     async fn run_maildir(&self, mut feed: Feed) {
         while let Some(batch) = feed.next_batch(BATCH).await {
-            let settings = self.settings.load_full();
-            let users = self.users(addresses(&batch)).await;
-            let jobs: Vec<Job> = batch
-                .into_iter()
-                .map(|delivery| Job { plans: delivery.recipients().map(|r| plan(&settings, r, &users)).collect(), delivery })
-                .collect();
-            let (root, now) = (Arc::clone(&self.root), (self.hooks.now)());
-            let stored = tokio::task::spawn_blocking(move || {
-                let mut batch = Batch::new(&root, &settings, now);
-                jobs.into_iter().for_each(|job| batch.serve(job));
-                batch.into_vacations()
-            })
-            .await;
-            match stored {
-                Ok(stored) => {
-                    let replies = stored.iter().map(|one| self.stored(&one.envelope, &one.body, &one.recipient, &one.user));
-                    futures::future::join_all(replies).await;
-                }
-                // Its deliveries were dropped and so are deferred; the others go on.
-                Err(error) => tracing::error!(%error, "storing a batch of messages failed"),
+            self.store(batch, false).await;
+        }
+    }
+
+    /// Stores deliveries in Maildirs and finishes them. `durable`: what is reported as stored survives a power cut already.
+    async fn store(&self, deliveries: Vec<Delivery>, durable: bool) {
+        let settings = self.settings.load_full();
+        let users = self.users(addresses(&deliveries)).await;
+        let jobs: Vec<Job> = deliveries
+            .into_iter()
+            .map(|delivery| Job { plans: delivery.recipients().map(|r| plan(&settings, r, &users)).collect(), delivery })
+            .collect();
+        let (root, now) = (Arc::clone(&self.root), (self.hooks.now)());
+        let stored = tokio::task::spawn_blocking(move || {
+            let mut batch = if durable { Batch::durable(&root, &settings, now) } else { Batch::new(&root, &settings, now) };
+            jobs.into_iter().for_each(|job| batch.serve(job));
+            batch.into_vacations()
+        })
+        .await;
+        match stored {
+            Ok(stored) => {
+                let replies = stored.iter().map(|one| self.stored(&one.envelope, &one.body, &one.recipient, &one.user));
+                futures::future::join_all(replies).await;
             }
+            // Its deliveries were dropped and so are deferred; the others go on.
+            Err(error) => tracing::error!(%error, "storing a batch of messages failed"),
         }
     }
 
@@ -207,6 +212,13 @@ impl Transport for MailboxTransport {
 
     async fn run(&self, destination: Destination, feed: Feed) {
         if destination == self.maildir { self.run_maildir(feed).await } else { self.run_lmtp(&destination, feed).await }
+    }
+
+    async fn deliver_at_once(&self, delivery: Delivery) {
+        let is_for_maildirs = delivery.recipients().all(|recipient| matches!(&*self.way(&recipient.address), Way::Maildir));
+        if is_for_maildirs && self.is_healthy() {
+            self.store(vec![delivery], true).await;
+        }
     }
 
     async fn sync(&self) -> io::Result<()> {

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,9 +15,6 @@ use futures::stream::{self, BoxStream, StreamExt};
 use crate::body_file::BodyFile;
 use crate::budget::Lease;
 use crate::disk::DiskFile;
-
-/// Bodies up to this many octets stay in memory and go into the journal; larger ones are files of their own.
-pub const INLINE_MAX: usize = 256 * 1024;
 
 /// What [`Body::chunks`] yields at most at once, and what files are read by.
 const CHUNK: usize = 64 * 1024;
@@ -125,18 +122,21 @@ impl Body {
         Ok(all.into())
     }
 
-    /// A reader over all octets that blocks the thread it is used on. Ends with `UnexpectedEof` when the file is shorter than it was.
-    pub fn reader(&self) -> io::Result<Box<dyn Read + Send>> {
+    /// A reader over all octets that blocks the thread it is used on; what is in memory it shows in place, all at once. Ends with
+    /// `UnexpectedEof` when the file is shorter than it was.
+    pub fn reader(&self) -> io::Result<Box<dyn BufRead + Send>> {
         let prefix = io::Cursor::new(self.prefix.clone());
         Ok(match &self.inner {
             Inner::Memory(bytes, _) => Box::new(prefix.chain(io::Cursor::new(bytes.clone()))),
             Inner::File(file) => {
                 let handle = File::open(file.path())?;
-                Box::new(prefix.chain(Positioned { file: handle, holder: self.clone(), at: 0, end: file.len }))
+                let file = Positioned { file: handle, holder: self.clone(), at: 0, end: file.len };
+                Box::new(prefix.chain(BufReader::with_capacity(CHUNK, file)))
             }
             Inner::Slice { file, offset, len } => {
                 let end = offset.saturating_add(*len);
-                Box::new(prefix.chain(Positioned { file: Arc::clone(file), holder: self.clone(), at: *offset, end }))
+                let piece = Positioned { file: Arc::clone(file), holder: self.clone(), at: *offset, end };
+                Box::new(prefix.chain(BufReader::with_capacity(CHUNK, piece)))
             }
         })
     }
@@ -175,7 +175,7 @@ impl Body {
         }
         enum State {
             Start(Body),
-            Reading(Box<dyn Read + Send>),
+            Reading(Box<dyn BufRead + Send>),
         }
         stream::try_unfold(State::Start(self.clone()), |state| async move {
             blocking(move || {

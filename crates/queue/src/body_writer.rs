@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::task::JoinHandle;
 
-use crate::body::{Body, INLINE_MAX, Inner};
+use crate::body::{Body, Inner};
 use crate::body_file::BodyFile;
 use crate::budget::{Budget, Lease};
 use crate::disk::{Disk, DiskFile};
@@ -72,7 +72,7 @@ impl BodyWriter {
         self.len = self.len.saturating_add(octets.len() as u64);
         let total = self.buffer.len().saturating_add(octets.len());
         let fits = match &self.spill {
-            None => total <= INLINE_MAX && self.lease_for(total),
+            None => self.lease_for(total),
             Some(_) => total < BLOCK,
         };
         if fits {
@@ -87,7 +87,6 @@ impl BodyWriter {
     /// Takes the next octets without copying them where they are the first and only ones.
     pub async fn write_bytes(&mut self, octets: Bytes) -> io::Result<()> {
         if self.len == 0
-            && octets.len() <= INLINE_MAX
             && self.lease.grow_to(octets.len() as u64)
             && let Ok(owned) = octets.clone().try_into_mut()
         {
@@ -174,6 +173,8 @@ mod tests {
     use super::*;
     use crate::disk::RealDisk;
 
+    const LARGEST: usize = 256 * 1024;
+
     fn writer(dir: &tempfile::TempDir, budget: &Arc<Budget>) -> BodyWriter {
         BodyWriter::new(Arc::new(RealDisk), budget, dir.path().join("m"))
     }
@@ -185,8 +186,8 @@ mod tests {
     #[tokio::test]
     async fn small_stays_in_memory_and_large_becomes_a_file() {
         let dir = tempfile::tempdir().unwrap();
-        let budget = Budget::new(1 << 20);
-        for len in [0, 1, 1000, INLINE_MAX, INLINE_MAX + 1, 3 * BLOCK + 17] {
+        let budget = Budget::new(1 << 20, LARGEST as u64);
+        for len in [0, 1, 1000, LARGEST, LARGEST + 1, 3 * BLOCK + 17] {
             let content: Vec<u8> = (0..len).map(|n| (n % 253) as u8).collect();
             let mut writer = writer(&dir, &budget);
             for piece in content.chunks(4001) {
@@ -194,7 +195,7 @@ mod tests {
             }
             assert_eq!(writer.len(), len as u64);
             let body = writer.finish().await.unwrap();
-            assert_eq!(files(&dir), usize::from(len > INLINE_MAX), "{len}");
+            assert_eq!(files(&dir), usize::from(len > LARGEST), "{len}");
             assert_eq!(body.bytes().await.unwrap(), content);
             if let Inner::File(file) = body.parts().1 {
                 assert_eq!(file.crc, crc32c::crc32c(&content));
@@ -207,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn without_budget_even_a_small_body_goes_to_a_file() {
         let dir = tempfile::tempdir().unwrap();
-        let budget = Budget::new(100);
+        let budget = Budget::new(100, 100);
         let mut writer = writer(&dir, &budget);
         writer.write(&[b'a'; 90]).await.unwrap();
         writer.write(&[b'b'; 90]).await.unwrap();
@@ -220,7 +221,7 @@ mod tests {
     #[tokio::test]
     async fn dropped_unfinished_nothing_is_left() {
         let dir = tempfile::tempdir().unwrap();
-        let budget = Budget::new(1 << 20);
+        let budget = Budget::new(1 << 20, LARGEST as u64);
         let mut writer = writer(&dir, &budget);
         for _ in 0..3 {
             writer.write(&vec![b'x'; BLOCK]).await.unwrap();
@@ -234,7 +235,7 @@ mod tests {
     #[tokio::test]
     async fn a_kept_file_outlives_its_body_until_it_is_released() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = writer(&dir, &Budget::new(0));
+        let mut writer = writer(&dir, &Budget::new(0, 0));
         writer.write(b"abc").await.unwrap();
         let body = writer.finish().await.unwrap();
         let Inner::File(file) = body.parts().1.clone() else { panic!("no file") };

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The memory that all message bodies together may take.
+/// The memory that all message bodies together may take, and each of them.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: u64,
+    largest: u64,
     used: AtomicU64,
 }
 
 impl Budget {
-    pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0) })
+    /// `limit` octets for all, `largest` for one.
+    pub(crate) fn new(limit: u64, largest: u64) -> Arc<Self> {
+        Arc::new(Self { limit, largest, used: AtomicU64::new(0) })
     }
 
     /// Octets taken.
@@ -45,11 +47,14 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Takes what is missing to `octets` in all; false, and nothing taken, when the budget has not got it.
+    /// Takes what is missing to `octets` in all; false, and nothing taken, when the budget has not got it or gives no one so much.
     pub(crate) fn grow_to(&mut self, octets: u64) -> bool {
         let more = octets.saturating_sub(self.octets);
         if more == 0 {
             return true;
+        }
+        if octets > self.budget.largest {
+            return false;
         }
         let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
         if before.saturating_add(more) > self.budget.limit {
@@ -80,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_budget_gets_back_what_was_lent() {
-        let budget = Budget::new(1000);
+        let budget = Budget::new(1000, 900);
         let mut a = budget.lease();
         let mut b = budget.lease();
         assert!(a.grow_to(600));
@@ -88,6 +93,7 @@ mod tests {
         assert!(b.grow_to(400));
         assert!(budget.is_tight());
         a.shrink_to(100);
+        assert!(!b.grow_to(901));
         assert!(b.grow_to(900));
         drop((a, b));
         assert_eq!(budget.used(), 0);

@@ -10,6 +10,7 @@
 //! | received | its file under `spool/`, if it is large | removed | removed |
 //! | journalled, not acknowledged | a record that no sync covers | delivered (the client, who heard nothing, may send again) | delivered, or cut off |
 //! | acknowledged | a synced record (and a synced file) | delivered | delivered |
+//! | stored at once ([`Queue::take`]) | a synced file in a mailbox, and nothing here | nothing to do (before the answer: the client may send again) | the same |
 //! | handed over | the same | delivered again, marked as [`Delivery::replayed`]: a mailbox finds its earlier work | the same |
 //! | taken by another host | a note, written before anything else is done | not sent again, but for the one message between the host's answer and the note | not sent again if a later sync covered the note |
 //! | stored in a mailbox | a note | not stored again | replayed until [`Transport::sync`] has covered it and that was noted |
@@ -30,6 +31,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod adopt;
+mod at_once;
 pub mod body;
 mod body_file;
 mod body_writer;
@@ -60,6 +62,7 @@ mod suspended;
 pub mod transport;
 
 pub use adopt::{AdoptError, Adopted, folder_id, known_folder_id};
+pub use at_once::Taken;
 pub use body::Body;
 pub use body_writer::BodyWriter;
 pub use deferred::ParkedFiles;

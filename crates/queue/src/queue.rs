@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::body::{Body, INLINE_MAX, Inner, blocking};
+use crate::body::{Body, Inner, blocking};
 use crate::body_file::BodyFile;
 use crate::body_writer::BodyWriter;
 use crate::budget::Budget;
@@ -118,7 +118,7 @@ impl Queue {
         self.ids.next(self.clock.now())
     }
 
-    /// Collects a body: in memory up to 256 KiB within `limits.body_memory`, beyond that in a file under `queue/spool/`.
+    /// Collects a body: in memory up to 4 MiB (a quarter of a small journal segment) within `limits.body_memory`, beyond that in a file under `queue/spool/`.
     pub fn body_writer(&self) -> BodyWriter {
         let path = self.folder.join("spool").join(format!("{}.msg", self.new_id()));
         BodyWriter::new(Arc::clone(&self.disk), &self.budget, path)
@@ -149,20 +149,8 @@ impl Queue {
         notes: &[Note],
         replayed: bool,
     ) -> Result<QueueId, AcceptError> {
-        if envelope.recipients.is_empty() {
-            return Err(AcceptError::NoRecipient);
-        }
-        if envelope.recipients.len() > usize::from(u16::MAX) {
-            return Err(AcceptError::TooLarge);
-        }
-        envelope.size = body.len();
-        if envelope.received == 0 {
-            envelope.received = self.clock.now();
-        }
+        self.complete(&mut envelope, &body)?;
         let id = envelope.id;
-        if self.state.lock().messages.contains_key(&id) {
-            return Err(AcceptError::Storage(format!("{id} is in the queue already")));
-        }
         let storable = self.storable(body).await?;
         let (message, body, prefix, file) = match storable {
             Storable::Inline { prefix, content, body } => {
@@ -191,6 +179,25 @@ impl Queue {
         }
     }
 
+    /// Fills in what the queue knows, and refuses what it cannot keep.
+    pub(crate) fn complete(&self, envelope: &mut Envelope, body: &Body) -> Result<(), AcceptError> {
+        if envelope.recipients.is_empty() {
+            return Err(AcceptError::NoRecipient);
+        }
+        if envelope.recipients.len() > usize::from(u16::MAX) {
+            return Err(AcceptError::TooLarge);
+        }
+        envelope.size = body.len();
+        if envelope.received == 0 {
+            envelope.received = self.clock.now();
+        }
+        let id = envelope.id;
+        if self.state.lock().messages.contains_key(&id) {
+            return Err(AcceptError::Storage(format!("{id} is in the queue already")));
+        }
+        Ok(())
+    }
+
     fn refusal(&self, error: JournalError) -> AcceptError {
         match error {
             JournalError::Full(_) => AcceptError::DiskFull { free: self.space.free() },
@@ -205,12 +212,13 @@ impl Queue {
         let storage = |error: std::io::Error| {
             if is_full(&error) { AcceptError::DiskFull { free: self.space.free() } } else { AcceptError::Storage(error.to_string()) }
         };
+        let largest = self.pool.largest_body();
         let (prefix, inner) = body.parts();
         match inner {
-            Inner::Memory(content, _) if body.len() <= INLINE_MAX as u64 => {
+            Inner::Memory(content, _) if body.len() <= largest => {
                 return Ok(Storable::Inline { prefix: prefix.clone(), content: content.clone(), body });
             }
-            Inner::File(file) if prefix.len() <= INLINE_MAX && self.is_spooled(file) => {
+            Inner::File(file) if prefix.len() as u64 <= largest && self.is_spooled(file) => {
                 let (prefix, file) = (prefix.clone(), Arc::clone(file));
                 let syncing = Arc::clone(&file);
                 blocking(move || syncing.persist()).await.map_err(storage)?;
@@ -219,7 +227,7 @@ impl Queue {
             _ => {}
         }
         // Anything else is read and brought into one of the two forms.
-        if body.len() <= INLINE_MAX as u64 {
+        if body.len() <= largest {
             let content = body.bytes().await.map_err(storage)?;
             return Ok(Storable::Inline { prefix: Bytes::new(), content: content.clone(), body: Body::from_bytes(content) });
         }

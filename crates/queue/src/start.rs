@@ -207,7 +207,7 @@ fn open(
         hostname: if config.hostname.is_empty() { "localhost".into() } else { config.hostname.clone() },
         clock,
         times,
-        budget: Budget::new(config.limits.body_memory.bytes()),
+        budget: Budget::new(config.limits.body_memory.bytes(), pool.largest_body()),
         journal,
         pool,
         deferred,

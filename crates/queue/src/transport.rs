@@ -27,6 +27,12 @@ pub trait Transport: Send + Sync + 'static {
     /// finishes each with an outcome a recipient. A delivery dropped unfinished counts as deferred.
     async fn run(&self, destination: Destination, feed: Feed);
 
+    /// Stores a delivery at once, and so that it survives a power cut without [`Transport::sync`]. Whatever it is finished with other than
+    /// [`Outcome::Delivered`], and if it is dropped, the queue takes the message as if nothing had been tried.
+    async fn deliver_at_once(&self, delivery: Delivery) {
+        drop(delivery);
+    }
+
     /// Makes everything reported as delivered so far survive a power cut. The queue calls this before it forgets a
     /// message; those that hand over to another host have nothing to do.
     async fn sync(&self) -> io::Result<()> {

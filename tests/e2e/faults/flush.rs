@@ -75,6 +75,40 @@ async fn a_large_message_whose_file_cannot_be_written_is_refused_alone() {
     assert!(files(&spool).len() <= 2, "{:?}", files(&spool));
 }
 
+#[tokio::test]
+async fn a_large_message_is_on_the_disk_before_it_is_acknowledged() {
+    if !inject::possible() {
+        return;
+    }
+    let mut town = Town::with(|builder| builder.set("queue.segment_size", "64M")).await;
+    let mut client = town.session().await;
+    let watched = Fault::none(&town.daemon, "fsync,renameat,sendto,sendmsg,writev").await;
+    assert_eq!(town.send_over(&mut client, &[BOB], 600_000).await, "250");
+    let calls = watched.detach().await;
+    // Where strace splits a call in two, the first part has the path.
+    let begun = |call: &str, path: &str| calls.iter().position(|line| line.contains(call) && line.contains(path));
+    let (file, moved, folder) = (begun("fsync(", "/Maildir/tmp/"), begun("renameat(", "/Maildir/new>"), begun("fsync(", "/Maildir/new>"));
+    let last_reply = calls.iter().rposition(|line| line.contains("<socket:") || line.contains("<TCP:"));
+    assert!(file.is_some() && file < moved && moved < folder && folder < last_reply, "{calls:#?}");
+    town.all_there().await;
+}
+
+#[tokio::test]
+async fn a_large_message_that_its_mailbox_cannot_make_durable_goes_by_the_journal() {
+    if !inject::possible() {
+        return;
+    }
+    let mut town = Town::with(|builder| builder.set("queue.segment_size", "64M")).await;
+    assert_eq!(town.send(&[BOB], 3000).await, "250");
+    town.settled().await;
+    // It stands in the mailbox by then, under the name that the second delivery gives it, too.
+    let fault = Fault::inject(&town.daemon, "fsync", "EIO", &[town.daemon.maildir(BOB).join("new")]).await;
+    assert_eq!(town.send(&[BOB], 600_000).await, "250");
+    fault.end().await;
+    town.all_there().await;
+    assert_eq!(town.problems().await, "");
+}
+
 /// The file that a message under way is written to.
 async fn spooled(town: &Town, before: &[PathBuf]) -> PathBuf {
     for _ in 0..600 {

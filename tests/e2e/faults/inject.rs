@@ -32,13 +32,22 @@ pub(super) struct Fault {
 impl Fault {
     /// These system calls (`a,b`) fail with this error, on these files and folders or, where none is named, on all.
     pub(super) async fn inject(daemon: &Daemon, calls: &str, error: &str, paths: &[PathBuf]) -> Self {
+        let mut arguments = vec!["-e".into(), format!("inject={calls}:error={error}")];
+        for path in paths {
+            arguments.extend(["-P".into(), path.display().to_string()]);
+        }
+        Self::attach(daemon, calls, &arguments).await
+    }
+
+    /// None of these calls fails; they are written down, with the paths of what they are about.
+    pub(super) async fn none(daemon: &Daemon, calls: &str) -> Self {
+        Self::attach(daemon, calls, &["-y".into()]).await
+    }
+
+    async fn attach(daemon: &Daemon, calls: &str, arguments: &[String]) -> Self {
         let record = tempfile::NamedTempFile::with_prefix("pillarbox-test-").unwrap();
         let mut command = Command::new("strace");
-        command.arg("-f").arg("-o").arg(record.path()).arg("-e").arg(format!("trace={calls}"));
-        command.arg("-e").arg(format!("inject={calls}:error={error}"));
-        for path in paths {
-            command.arg("-P").arg(path);
-        }
+        command.arg("-f").arg("-o").arg(record.path()).arg("-e").arg(format!("trace={calls}")).args(arguments);
         command.arg("-p").arg(daemon.pid().to_string());
         let mut strace = command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines();
@@ -75,11 +84,17 @@ impl Fault {
     }
 
     /// Takes it away. It must have struck.
-    pub(super) async fn end(mut self) {
+    pub(super) async fn end(self) {
         self.struck().await;
+        self.detach().await;
+    }
+
+    /// Lets the program go; what it called.
+    pub(super) async fn detach(mut self) -> Vec<String> {
         // Told to end, it lets the program go as it was.
         let pid = self.strace.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         self.strace.wait().await.unwrap();
+        std::fs::read_to_string(self.record.path()).unwrap().lines().map(str::to_owned).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! Where imported messages come from: a Maildir with its folders, or an mbox file. Each source yields one message after the other, in constant memory.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,9 @@ use sha2::{Digest, Sha256};
 use super::flags::Flags;
 use super::mbox::{Found, Message, Quoting, Scanner};
 use crate::maildir::path::MAX_NAME;
+
+/// Octets read at a time.
+const PIECE: usize = 128 * 1024;
 
 /// A message to import.
 pub(crate) struct Item {
@@ -37,10 +40,12 @@ enum ItemContent {
 
 impl Item {
     /// Reads it from its beginning.
-    pub(crate) fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+    pub(crate) fn open(&self) -> io::Result<Box<dyn BufRead + '_>> {
         Ok(match &self.content {
-            ItemContent::File(file) => Box::new(FromStart { file: Arc::clone(file), at: 0 }),
-            ItemContent::Piece { file, found, quoting } => Box::new(Message::new(Arc::clone(file), found, *quoting)),
+            ItemContent::File(file) => Box::new(BufReader::with_capacity(PIECE, FromStart { file: Arc::clone(file), at: 0 })),
+            ItemContent::Piece { file, found, quoting } => {
+                Box::new(BufReader::with_capacity(PIECE, Message::new(Arc::clone(file), found, *quoting)))
+            }
         })
     }
 }

@@ -1,6 +1,6 @@
 //! What a stored message holds: `Return-Path`, `Delivered-To`, then the body with LF line ends (RFC 5321 §4.4).
 
-use std::io::{self, Read};
+use std::io::{self, BufRead};
 
 use pillarbox_message::lines::{self, CrlfToLf};
 use pillarbox_smtp::{Mailbox, ReversePath};
@@ -55,7 +55,7 @@ impl LfConverter {
 }
 
 /// A body that is read piece by piece, each time it is needed.
-pub type OpenBody<'a> = &'a dyn Fn() -> io::Result<Box<dyn Read + 'a>>;
+pub type OpenBody<'a> = &'a dyn Fn() -> io::Result<Box<dyn BufRead + 'a>>;
 
 /// The body of a message on its way into one or more mailboxes.
 pub enum Content<'a> {
@@ -70,17 +70,41 @@ pub enum Content<'a> {
     Stream(OpenBody<'a>),
 }
 
-/// Octets read at a time from a large body.
-const PIECE: usize = 256 * 1024;
+/// Octets converted at a time of a large body: few enough to stay in a processor's own memory until they are written.
+const PIECE: usize = 128 * 1024;
+
+/// Shows the body to `take`, piece by piece.
+fn pieces(body: &mut dyn BufRead, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    loop {
+        let shown = match body.fill_buf() {
+            Ok(shown) => shown,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        let piece = shown.get(..PIECE).unwrap_or(shown);
+        if piece.is_empty() {
+            return Ok(());
+        }
+        take(piece)?;
+        let n = piece.len();
+        body.consume(n);
+    }
+}
 
 impl Content<'_> {
     /// Converts a whole body with CRLF line ends into `out` (cleared first) and tells its sizes.
-    pub fn convert(body: &[u8], out: &mut Vec<u8>) -> Sizes {
+    ///
+    /// # Errors
+    /// Whatever reading the body says.
+    pub fn convert(body: &mut dyn BufRead, out: &mut Vec<u8>) -> io::Result<Sizes> {
         out.clear();
         let mut converter = LfConverter::default();
-        converter.push(body, out);
+        pieces(body, |piece| {
+            converter.push(piece, out);
+            Ok(())
+        })?;
         converter.finish(out);
-        converter.sizes()
+        Ok(converter.sizes())
     }
 
     /// Hands `head` and the converted body to `sink` in as few pieces as possible and returns the sizes of it all.
@@ -100,23 +124,16 @@ impl Content<'_> {
                 })
             }
             Self::Stream(open) => {
-                let mut reader = open()?;
-                let mut piece = vec![0; PIECE];
-                let mut out = Vec::with_capacity(PIECE + head.len() + 2);
+                let mut out = Vec::with_capacity(2 * PIECE + head.len() + 2);
                 out.extend_from_slice(head);
-                loop {
-                    let n = match reader.read(&mut piece) {
-                        Ok(n) => n,
-                        Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                        Err(e) => return Err(e),
-                    };
-                    let Some(read) = piece.get(..n).filter(|read| !read.is_empty()) else { break };
-                    converter.push(read, &mut out);
+                pieces(&mut *open()?, |piece| {
+                    converter.push(piece, &mut out);
                     if out.len() >= PIECE {
                         sink(&[&out])?;
                         out.clear();
                     }
-                }
+                    Ok(())
+                })?;
                 converter.finish(&mut out);
                 sink(&[&out])?;
                 Ok(converter.sizes())
@@ -166,14 +183,14 @@ mod tests {
     fn a_stream_and_memory_store_the_same() {
         let body: Vec<u8> = (0..60_000u32).flat_map(|n| format!("line {n}\r\n.\r\n").into_bytes()).collect();
         let mut lf = Vec::new();
-        let sizes = Content::convert(&body, &mut lf);
+        let sizes = Content::convert(&mut &body[..], &mut lf).unwrap();
         let (mut a, mut b) = (Vec::new(), Vec::new());
         let gather = |all: &mut Vec<u8>, parts: &[&[u8]]| {
             parts.iter().for_each(|part| all.extend_from_slice(part));
             Ok(())
         };
         let of_a = Content::Memory { body: &lf, sizes }.copy(b"H: x\n", |parts| gather(&mut a, parts)).unwrap();
-        let open: OpenBody<'_> = &|| Ok(Box::new(&body[..]) as Box<dyn Read>);
+        let open: OpenBody<'_> = &|| Ok(Box::new(&body[..]) as Box<dyn BufRead>);
         let of_b = Content::Stream(open).copy(b"H: x\n", |parts| gather(&mut b, parts)).unwrap();
         assert!(a == b && of_a == of_b && a.len() as u64 == of_a.stored);
     }

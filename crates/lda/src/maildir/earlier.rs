@@ -102,7 +102,7 @@ impl EarlierWork {
             }
         }
         let Some(found) = torn else { return Ok(None) };
-        let new_file = Temporary::write(handle, name, head, content, None)?;
+        let new_file = Temporary::write(handle, name, head, content, None, false)?;
         let sizes = new_file.sizes;
         let info = found.file_name.find(':').and_then(|at| found.file_name.get(at..)).unwrap_or("");
         let file_name = format!("{}{info}", name.stored(sizes));

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use maildir::Maildir;
 use parking_lot::Mutex;
@@ -52,6 +53,8 @@ pub struct MaildirHandle {
     owner: Owner,
     /// Device and inode of `base`.
     identity: (u64, u64),
+    /// Its own directories, up to the mail folder, survive a power cut.
+    rooted: AtomicBool,
     /// What `maildirsize` said; locked while a quota is read, used and written, so that two threads do not count past each other.
     pub(crate) quota: Mutex<Kept>,
 }
@@ -140,6 +143,18 @@ impl MailRoot {
         }
     }
 
+    /// Makes the directories of an open Maildir survive a power cut, as those of one that was created a moment ago may not.
+    ///
+    /// # Errors
+    /// When one of them cannot be synced.
+    pub(crate) fn make_way_durable(&self, handle: &MaildirHandle) -> Result<(), StoreError> {
+        if !handle.rooted.load(Ordering::Acquire) {
+            self.sync_way(&handle.path)?;
+            handle.rooted.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
     /// Syncs a directory below the mail folder and all those above it.
     fn sync_way(&self, path: &Path) -> Result<(), StoreError> {
         let failed = |errno| StoreError::errno("syncing", path.display().to_string(), errno);
@@ -207,7 +222,17 @@ impl MailRoot {
         };
         let seen = fstat(&base).map_err(|errno| StoreError::errno("examining", path.display().to_string(), errno))?;
         let identity = (seen.st_dev, seen.st_ino);
-        Ok(Some(MaildirHandle { path: path.to_owned(), base, tmp, new, device, owner: self.owner, identity, quota: Mutex::default() }))
+        Ok(Some(MaildirHandle {
+            path: path.to_owned(),
+            base,
+            tmp,
+            new,
+            device,
+            owner: self.owner,
+            identity,
+            rooted: AtomicBool::new(false),
+            quota: Mutex::default(),
+        }))
     }
 
     /// Walks down from the mail folder, one component at a time.

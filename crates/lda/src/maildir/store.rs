@@ -54,6 +54,15 @@ impl Place {
 }
 
 impl MaildirHandle {
+    /// Stores a new message so that it survives a power cut.
+    ///
+    /// # Errors
+    /// Nothing stays behind in `tmp/` then; the message may be in its place if the folder could not be synced, and is to be stored again
+    /// under the same name.
+    pub fn store_durably(&self, name: &UniqueName, head: &[u8], content: &Content<'_>) -> Result<Stored, StoreError> {
+        self.put(name, head, content, &Place::New, None, true)
+    }
+
     /// Stores a message. `date` becomes the file's modification time, which IMAP shows as INTERNALDATE; `None`: now.
     ///
     /// # Errors
@@ -66,7 +75,19 @@ impl MaildirHandle {
         place: &Place,
         date: Option<SystemTime>,
     ) -> Result<Stored, StoreError> {
-        let temporary = Temporary::write(self, name, head, content, date)?;
+        self.put(name, head, content, place, date, false)
+    }
+
+    fn put(
+        &self,
+        name: &UniqueName,
+        head: &[u8],
+        content: &Content<'_>,
+        place: &Place,
+        date: Option<SystemTime>,
+        alone: bool,
+    ) -> Result<Stored, StoreError> {
+        let temporary = Temporary::write(self, name, head, content, date, alone)?;
         let sizes = temporary.sizes;
         let file_name = format!("{}{}", name.stored(sizes), place.info());
         match place {
@@ -85,18 +106,22 @@ impl MaildirHandle {
 pub(crate) struct Temporary<'a> {
     handle: &'a MaildirHandle,
     name: Option<String>,
+    /// File and folder are synced by themselves.
+    alone: bool,
     pub(crate) sizes: Sizes,
 }
 
 impl<'a> Temporary<'a> {
-    /// Writes a message into `tmp/`.
+    /// Writes a message into `tmp/`; `alone`: it is durable once it is renamed, and needs no sync of the whole file system.
     pub(crate) fn write(
         handle: &'a MaildirHandle,
         name: &UniqueName,
         head: &[u8],
         content: &Content<'_>,
         date: Option<SystemTime>,
+        alone: bool,
     ) -> Result<Self, StoreError> {
+        let alone = alone || handle.device.is_remote();
         let file_name = name.temporary();
         let failed = |doing, errno| StoreError::errno(doing, handle.at("tmp"), errno);
         let create = || {
@@ -109,7 +134,7 @@ impl<'a> Temporary<'a> {
             other => other,
         }
         .map_err(|errno| failed("creating a file in", errno))?;
-        let mut this = Self { handle, name: Some(file_name), sizes: Sizes::default() };
+        let mut this = Self { handle, name: Some(file_name), alone, sizes: Sizes::default() };
         handle.own(&file)?;
         // The error of a write and that of reading a queued body must not be taken for each other.
         let mut write_error = None;
@@ -127,7 +152,7 @@ impl<'a> Temporary<'a> {
         if let Some(date) = date {
             set_date(&file, date).map_err(|errno| failed("dating a file in", errno))?;
         }
-        if handle.device.is_remote() {
+        if alone {
             fsync(&file).map_err(|errno| failed("syncing a file in", errno))?;
         }
         Ok(this)
@@ -138,7 +163,7 @@ impl<'a> Temporary<'a> {
         let failed = |errno| StoreError::errno("moving a message into", self.handle.path.display().to_string(), errno);
         let Some(name) = self.name.as_deref() else { return Ok(()) };
         renameat(&self.handle.tmp, name, directory, to).map_err(failed)?;
-        if self.handle.device.is_remote() {
+        if self.alone {
             fsync(directory).map_err(failed)?;
         }
         self.name = None;

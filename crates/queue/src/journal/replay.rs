@@ -252,6 +252,8 @@ impl Gathered {
                     out.last_id = out.last_id.max(start.last_id);
                 }
                 Some(Note::Settled(id, list)) => {
+                    // It may be all that is said of a message.
+                    out.last_id = out.last_id.max(id.0);
                     let at = Position { generation, offset: *offset as u64 };
                     let list = list.into_iter().map(|(index, status)| Fate { index, status, at, boot: now });
                     self.fates.entry(id).or_default().extend(list);

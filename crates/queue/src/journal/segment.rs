@@ -100,6 +100,12 @@ impl Pool {
         Self { disk, folder, size, state: Mutex::new(State { next, ready: ready.into() }) }
     }
 
+    /// Octets of the largest body that is written into a segment; larger ones are files of their own. A few must fit a segment and a flush,
+    /// lest each costs a segment half used, and those who share the flush wait long.
+    pub(crate) fn largest_body(&self) -> u64 {
+        (self.size / 4).min(4 << 20)
+    }
+
     /// Octets a segment has.
     pub(crate) fn segment_size(&self) -> u64 {
         self.size

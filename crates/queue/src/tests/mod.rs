@@ -1,6 +1,7 @@
 //! The queue as a whole, with scripted deliverers and a clock that is moved by hand.
 
 mod adopted;
+mod at_once;
 mod crash;
 mod faulty;
 mod journalled;
@@ -58,6 +59,9 @@ pub(crate) struct Scripted {
     script: Mutex<Script>,
     pub(crate) got: Mutex<Vec<Got>>,
     pub(crate) syncs: AtomicUsize,
+    /// What is asked of it at once ends so; `None`: it is dropped.
+    pub(crate) at_once: Mutex<Option<Outcome>>,
+    pub(crate) asked_at_once: AtomicUsize,
     pub(crate) most: usize,
     running: AtomicUsize,
     pub(crate) most_running: AtomicUsize,
@@ -75,6 +79,8 @@ impl Scripted {
             script: Mutex::new(Box::new(script)),
             got: Mutex::default(),
             syncs: AtomicUsize::new(0),
+            at_once: Mutex::default(),
+            asked_at_once: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             most_running: AtomicUsize::new(0),
             batch: 1,
@@ -148,6 +154,13 @@ impl Transport for Scripted {
                     Reaction::Drop | Reaction::Wait(..) => drop(delivery),
                 }
             }
+        }
+    }
+
+    async fn deliver_at_once(&self, delivery: Delivery) {
+        self.asked_at_once.fetch_add(1, Ordering::SeqCst);
+        if let Some(outcome) = self.at_once.lock().clone() {
+            delivery.finish_all(outcome, "maildir");
         }
     }
 
