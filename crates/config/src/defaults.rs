@@ -92,7 +92,14 @@ impl Default for Argon2Cost {
 
 impl Default for DirectoryConfig {
     fn default() -> Self {
-        Self { backend: "sled".into(), url: String::new(), serve_stale: minutes(60), node_lease: Duration::from_secs(30) }
+        Self {
+            backend: "sled".into(),
+            url: String::new(),
+            serve_stale: minutes(60),
+            node_lease: Duration::from_secs(30),
+            cache_memory: ByteSize::mib(64),
+            connections: 8,
+        }
     }
 }
 

@@ -110,6 +110,16 @@ pub const KEYS: &[Key] = &[
         "duration, at least 2s",
         "With PostgreSQL: how long a node that says nothing keeps its queue folder before another may take it over (pillarbox queue evacuate).",
     ),
+    key(
+        "directory.cache_memory",
+        "size, at least 1M",
+        "With PostgreSQL: memory for what was looked up, some 700 octets a user. Whoever is not in it is asked for again, and not served while the database is away.",
+    ),
+    key(
+        "directory.connections",
+        "number, 2 to 1000",
+        "With PostgreSQL: connections of this node that look up and change; one more listens for changes. All nodes' together must stay below the server's max_connections.",
+    ),
     key("mailbox", "table", "Mailboxes."),
     key("mailbox.default_quota", "size or \"none\"", "Quota of users without their own."),
     key(

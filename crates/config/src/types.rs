@@ -219,6 +219,10 @@ pub struct DirectoryConfig {
     /// With PostgreSQL: how long a node that says nothing keeps its claim to its queue folder.
     #[serde(with = "duration_text")]
     pub node_lease: Duration,
+    /// With PostgreSQL: memory for what was looked up.
+    pub cache_memory: ByteSize,
+    /// With PostgreSQL: connections that ask and write; one more listens.
+    pub connections: usize,
 }
 
 /// `[mailbox]`.

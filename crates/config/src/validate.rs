@@ -219,6 +219,11 @@ impl Found {
             self.say("directory.url", "backend \"postgres\" needs a URL such as \"postgres://user@host/database\"");
         }
         self.at_least("directory.node_lease", directory.node_lease.as_secs(), 2, " seconds");
+        self.at_least("directory.cache_memory", directory.cache_memory.bytes(), 1 << 20, " (1 MiB)");
+        self.at_least("directory.connections", directory.connections as u64, 2, "");
+        if directory.connections > 1000 {
+            self.say("directory.connections", "at most 1000; PostgreSQL takes 100 from all its clients by default");
+        }
     }
 
     fn mailbox(&mut self, mailbox: &MailboxConfig) {
@@ -412,6 +417,9 @@ mod tests {
             ("auth.argon2.iterations = 0", "auth.argon2.iterations"),
             ("directory.backend = \"mysql\"", "directory.backend"),
             ("directory.backend = \"postgres\"", "directory.url"),
+            ("directory.cache_memory = \"64K\"", "directory.cache_memory"),
+            ("directory.connections = 1", "directory.connections"),
+            ("directory.connections = 5000", "directory.connections"),
             ("mailbox.default_quota = \"lots\"", "mailbox.default_quota"),
             ("mailbox.recipient_delimiter = \"a\"", "mailbox.recipient_delimiter"),
             ("mailbox.recipient_delimiter = \"+-\"", "mailbox.recipient_delimiter"),

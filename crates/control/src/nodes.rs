@@ -38,7 +38,7 @@ pub async fn answer(queue: &Queue, question: &str) -> String {
 }
 
 /// Takes over the queue of a node that is gone.
-pub(crate) async fn evacuate(admin: &Admin, given: &Path) -> ApiResult<Evacuated> {
+pub(crate) async fn evacuate(admin: &Admin, given: &Path, progress: &(dyn Fn(u64, u64) + Send + Sync)) -> ApiResult<Evacuated> {
     let (registry, queue) = (admin.registry()?, admin.queue()?);
     let me = admin.node.as_deref().ok_or_else(|| ApiError::unavailable("this node is not registered"))?;
     let Some(folder) = queue_folder(given) else {
@@ -53,7 +53,7 @@ pub(crate) async fn evacuate(admin: &Admin, given: &Path) -> ApiResult<Evacuated
         ))
     })?;
     let claim = async { registry.claim(&id, me).await.map_err(|error| format!("{}: {error}", folder.display())) };
-    let adopted = queue.adopt(&folder, claim).await.map_err(|error| match error {
+    let adopted = queue.adopt(&folder, claim, progress).await.map_err(|error| match error {
         AdoptError::Claim(why) => ApiError::refused(why),
         AdoptError::Open(error) => ApiError::refused(error.to_string()),
         error @ AdoptError::Accept { .. } => ApiError::unavailable(format!("{error}; the same command again goes on from there")),

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use pillarbox_config::{Config, DirectoryConfig};
 
@@ -59,11 +58,11 @@ impl Place {
         }
     }
 
-    /// Opens or creates it. `serve_stale` is PostgreSQL's.
+    /// Opens or creates it. `config` says the rest of how a PostgreSQL is used.
     ///
     /// # Errors
     /// As [`SledDirectory::open`] and [`PostgresDirectory::connect`].
-    pub async fn open(&self, serve_stale: Duration) -> Result<Arc<dyn Directory>> {
+    pub async fn open(&self, config: &DirectoryConfig) -> Result<Arc<dyn Directory>> {
         match self {
             Self::Sled(path) => {
                 let path = path.clone();
@@ -71,7 +70,7 @@ impl Place {
                 Ok(Arc::new(opened.map_err(|e| DirectoryError::Unavailable(e.to_string()))??))
             }
             Self::Postgres(url) => {
-                let config = DirectoryConfig { url: url.clone(), serve_stale, ..DirectoryConfig::default() };
+                let config = DirectoryConfig { url: url.clone(), ..config.clone() };
                 Ok(Arc::new(PostgresDirectory::connect(PostgresOptions::from_config(&config)).await?))
             }
         }
@@ -100,7 +99,7 @@ impl std::fmt::Debug for Place {
 /// As [`Place::of`] and [`Place::open`].
 pub async fn open(config: &Config) -> Result<Arc<Movable>> {
     let place = Place::of(&config.directory, &config.paths.state)?;
-    let directory = place.open(config.directory.serve_stale).await?;
+    let directory = place.open(&config.directory).await?;
     Ok(Movable::new(directory, place))
 }
 

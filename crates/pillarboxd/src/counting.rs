@@ -48,6 +48,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("pillarbox_directory_stale_lookups_total", Counter, "Look-ups answered from memory while PostgreSQL was away."),
     ("pillarbox_directory_cache_hits_total", Counter, "With PostgreSQL: rows answered from memory, without a round trip."),
     ("pillarbox_directory_database_lookups_total", Counter, "With PostgreSQL: rows that the database had to be asked for."),
+    ("pillarbox_directory_cache_octets", Gauge, "With PostgreSQL: memory taken by what was looked up, at most directory.cache_memory."),
     ("pillarbox_directory_away", Gauge, "1 while PostgreSQL does not answer, else 0."),
     ("pillarbox_queue_accepted_total", Counter, "Messages taken over, reports and replies of our own included."),
     ("pillarbox_queue_finished_total", Counter, "Messages that left."),

@@ -55,8 +55,9 @@ impl Running {
         let _one_at_a_time = self.applying.lock();
         let new = Arc::new(new);
         let old = self.config.load_full();
+        let (was, is) = (Place::of(&old.directory, &old.paths.state)?, Place::of(&new.directory, &new.paths.state)?);
         // A directory that was moved is in its new place by now.
-        let elsewhere = old.directory != new.directory && self.movable.place() != Place::of(&new.directory, &new.paths.state)?;
+        let elsewhere = old.directory != new.directory && (was == is || self.movable.place() != is);
         if old.paths != new.paths || elsewhere {
             anyhow::bail!("paths and [directory] take effect only at a restart; the old configuration stays in force");
         }

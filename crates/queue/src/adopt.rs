@@ -112,11 +112,16 @@ pub fn known_folder_id(folder: &Path) -> io::Result<Option<String>> {
 impl Queue {
     /// Takes over `folder`, the `queue` folder of a node that is gone. Its messages keep their ids, so that mail which that node stored
     /// already is found and not stored again. `claim` is asked once the folder is known to be in nobody's use, and before anything in it is
-    /// changed. At the end the folder is called `queue.adopted` (or `.1`, `.2`, …), so that the node, should it come back, starts empty.
+    /// changed; `progress` hears how many messages of how many are done. At the end the folder is called `queue.adopted` (or `.1`, `.2`, …), so that the node, should it come back, starts empty.
     ///
     /// # Errors
     /// See [`AdoptError`]; adopting again goes on.
-    pub async fn adopt(&self, folder: &Path, claim: impl Future<Output = Result<(), String>>) -> Result<Adopted, AdoptError> {
+    pub async fn adopt(
+        &self,
+        folder: &Path,
+        claim: impl Future<Output = Result<(), String>>,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<Adopted, AdoptError> {
         // Held to the end: its former owner must not open it meanwhile.
         let _lock = lock(folder)?;
         claim.await.map_err(AdoptError::Claim)?;
@@ -125,10 +130,13 @@ impl Queue {
         let Found { messages, damaged } = found.map_err(|error| io_error(folder)(io::Error::other(error)))??;
         let list = List::open(&*self.disk, folder).map_err(io_error(folder))?;
         let mut out = Adopted { damaged, ..Adopted::default() };
+        let total = messages.len() as u64;
+        progress(0, total);
         let mut messages = messages.into_iter().peekable();
         while messages.peek().is_some() {
             let batch: Vec<(Envelope, Body)> = messages.by_ref().take(BATCH).collect();
             self.adopt_some(batch, &list, folder, &mut out).await?;
+            progress(out.messages + out.known, total);
         }
         let (disk, from) = (Arc::clone(&self.disk), folder.to_path_buf());
         out.folder = blocking(move || put_away(&*disk, &from)).await.map_err(io_error(folder))?;

@@ -47,19 +47,19 @@ pub struct MoveTo {
     pub replace: bool,
 }
 
-/// The lines of the answer: any number of `Progress`, then one of the others.
+/// The lines of the answer where work takes its time: any number of `Progress`, then one of the others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum MoveNews {
+pub enum News<T> {
     /// So far.
     Progress {
-        /// Users and aliases copied.
+        /// What is done: users and aliases copied, messages taken over.
         done: u64,
         /// About how many there are.
         total: u64,
     },
-    /// All is there.
-    Moved(Moved),
+    /// How it ended.
+    Done(T),
     /// It failed.
     Error(crate::error::ApiError),
 }

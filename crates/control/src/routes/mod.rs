@@ -8,6 +8,7 @@ mod domains;
 mod import;
 mod input;
 mod move_directory;
+mod news;
 mod nodes;
 mod queue;
 mod reports;

@@ -2,24 +2,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
-use parking_lot::Mutex;
+use axum::response::Response;
 use pillarbox_directory::{Adapt, Directory, Movable, Place};
 use pillarbox_screen::dkim::Carry;
-use tokio::sync::mpsc;
 
 use super::input::Json;
+use super::news;
 use crate::admin::Admin;
-use crate::api::{DirectoryPlace, MoveNews, MoveTo, Moved};
+use crate::api::{DirectoryPlace, MoveTo, Moved};
 use crate::error::{ApiError, ApiResult};
-
-/// Progress is told at most this often.
-const TELL_EVERY: Duration = Duration::from_millis(200);
 
 fn movable(admin: &Admin) -> ApiResult<&Arc<Movable>> {
     admin.movable.as_ref().ok_or_else(|| ApiError::refused("this directory cannot be moved"))
@@ -44,7 +37,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> ApiResult<axum::Jso
     Ok(axum::Json(out))
 }
 
-/// Answers with lines of JSON, see [`MoveNews`].
+/// Answers with lines of JSON, see [`crate::api::News`].
 pub(super) async fn migrate(State(admin): State<Arc<Admin>>, Json(wanted): Json<MoveTo>) -> ApiResult<Response> {
     let config = admin.config();
     let state = config.paths.state.clone();
@@ -54,30 +47,9 @@ pub(super) async fn migrate(State(admin): State<Arc<Admin>>, Json(wanted): Json<
         Place::Postgres(_) => Carry::IntoRecords(state.clone()),
         Place::Sled(path) => Carry::IntoFiles(path.parent().map_or_else(|| state.clone(), PathBuf::from)),
     });
-    // Few lines wait at a time; progress that nobody reads is dropped, the end is not.
-    let (tell, news) = mpsc::channel::<MoveNews>(16);
     let mirrored = admin.daemon.is_some();
-    tokio::spawn(async move {
-        let (last, telling) = (Mutex::new(Instant::now()), tell.clone());
-        let progress = move |done, total| {
-            let mut last = last.lock();
-            if last.elapsed() >= TELL_EVERY {
-                *last = Instant::now();
-                let _ = telling.try_send(MoveNews::Progress { done, total });
-            }
-        };
-        let moved = movable.migrate(&to, config.directory.serve_stale, wanted.replace, adapt, Arc::new(progress)).await;
-        let end = match moved {
-            Ok(copied) => MoveNews::Moved(Moved { to: to.to_string(), copied, settings: to.settings(&state), mirrored }),
-            Err(error) => MoveNews::Error(ApiError::from(error)),
-        };
-        let _ = tell.send(end).await;
-    });
-    let lines = futures::stream::unfold(news, async |mut news| {
-        let line = news.recv().await?;
-        let mut text = serde_json::to_string(&line).unwrap_or_default();
-        text.push('\n');
-        Some((Ok::<_, std::convert::Infallible>(text), news))
-    });
-    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+    Ok(news::of(|progress| async move {
+        let copied = movable.migrate(&to, &config.directory, wanted.replace, adapt, progress).await?;
+        Ok(Moved { to: to.to_string(), copied, settings: to.settings(&state), mirrored })
+    }))
 }

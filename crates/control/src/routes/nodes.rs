@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::response::Response;
 
 use super::input::{Asked, Json, Named};
+use super::news;
 use super::queue::{Filter, entries};
 use crate::admin::Admin;
-use crate::api::{EvacuateFrom, Evacuated, NodeLine, QueueEntry};
+use crate::api::{EvacuateFrom, NodeLine, QueueEntry};
 use crate::error::{ApiError, ApiResult};
 use crate::nodes::{self, Answer, Question};
 
@@ -42,8 +44,7 @@ pub(super) async fn queue(
     }
 }
 
-pub(super) async fn evacuate(State(admin): State<Arc<Admin>>, Json(from): Json<EvacuateFrom>) -> ApiResult<axum::Json<Evacuated>> {
-    // In a task of its own: it goes on when the one who asked goes away.
-    let done = tokio::spawn(async move { nodes::evacuate(&admin, &from.folder).await });
-    done.await.map_err(|e| ApiError::unavailable(e.to_string()))?.map(axum::Json)
+/// Answers with lines of JSON, see [`crate::api::News`].
+pub(super) async fn evacuate(State(admin): State<Arc<Admin>>, Json(from): Json<EvacuateFrom>) -> Response {
+    news::of(|progress| async move { nodes::evacuate(&admin, &from.folder, &*progress).await })
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use pillarbox_config::DirectoryConfig;
 use pillarbox_smtp::{Domain, Mailbox};
 use tokio::sync::{Notify, RwLock, watch};
 
@@ -101,7 +102,7 @@ impl Movable {
     }
 
     /// Makes `to` like this directory and keeps it so. `replace`: what `to` holds already may be changed and removed.
-    /// `progress` hears how far it is.
+    /// `config` says how a database is used; `progress` hears how far it is.
     ///
     /// # Errors
     /// `Refused` when another move is under way, or when other nodes use this store and `to` is for one machine; otherwise when a store
@@ -109,7 +110,7 @@ impl Movable {
     pub async fn migrate(
         &self,
         to: &Place,
-        serve_stale: Duration,
+        config: &DirectoryConfig,
         replace: bool,
         adapt: Arc<dyn Adapt>,
         progress: Progress,
@@ -123,7 +124,7 @@ impl Movable {
         }
         self.forget_mirror().await;
         others_are_gone(store.directory.as_ref(), to).await?;
-        let target = to.open(serve_stale).await?;
+        let target = to.open(config).await?;
         let there = target.domains().await?.len();
         if there > 0 && !replace {
             return Err(DirectoryError::Occupied { place: to.to_string(), domains: there });

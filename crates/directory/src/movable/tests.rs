@@ -29,11 +29,11 @@ fn sled(folder: &tempfile::TempDir, name: &str) -> Place {
 }
 
 async fn open(place: &Place) -> Arc<Movable> {
-    Movable::new(place.open(Duration::ZERO).await.unwrap(), place.clone())
+    Movable::new(place.open(&DirectoryConfig::default()).await.unwrap(), place.clone())
 }
 
 async fn migrate(movable: &Movable, to: &Place, replace: bool) -> Result<Transferred> {
-    movable.migrate(to, Duration::ZERO, replace, Arc::new(Strip), Arc::new(|_, _| {})).await
+    movable.migrate(to, &DirectoryConfig::default(), replace, Arc::new(Strip), Arc::new(|_, _| {})).await
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn changes_during_a_move_are_in_both_and_nobody_notices_the_switch() {
     assert!(before.user(&mailbox("after@example.org")).await.unwrap().is_none(), "the old place is left alone");
     news.changed().await.unwrap();
     drop(before);
-    assert!(here.open(Duration::ZERO).await.is_ok(), "the old store is closed");
+    assert!(here.open(&DirectoryConfig::default()).await.is_ok(), "the old store is closed");
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn what_cannot_be_moved_says_so() {
     assert!(matches!(movable.switch(&there).await, Err(DirectoryError::Refused(_))), "nothing was moved");
     assert!(matches!(migrate(&movable, &here, true).await, Err(DirectoryError::Refused(_))), "onto itself");
     {
-        let other = there.open(Duration::ZERO).await.unwrap();
+        let other = there.open(&DirectoryConfig::default()).await.unwrap();
         build(other.as_ref(), &["old.example"]).await.user("x@old.example").await.alias("y@old.example", &["x@old.example"]).await;
     }
     assert!(matches!(migrate(&movable, &there, false).await, Err(DirectoryError::Occupied { domains: 1, .. })));

@@ -94,6 +94,11 @@ impl Cache {
         self.rows.clear();
     }
 
+    /// Memory taken.
+    pub(super) fn octets(&self) -> u64 {
+        self.rows.weight()
+    }
+
     pub(super) fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
     }
@@ -135,6 +140,6 @@ mod tests {
         for n in 0..10_000u32 {
             cache.put(cache.ticket(), Table::Users, &n.to_be_bytes(), Some(vec![0; 100]));
         }
-        assert!(cache.rows.weight() <= 1 << 16);
+        assert!(cache.octets() <= 1 << 16);
     }
 }

@@ -124,6 +124,7 @@ async fn watch(shared: &Weak<Shared>, client: &tokio_postgres::Client, woken: &N
             let Some(shared) = shared.upgrade() else { return Ok(()) };
             shared.catch_up(client).await?;
             shared.set_away(None);
+            metrics::gauge!("pillarbox_directory_cache_octets").set(shared.cache.octets() as f64);
             // What was asked while nobody listened.
             if std::mem::take(&mut first) || !notifies {
                 shared.asked.send_modify(|n| *n = n.wrapping_add(1));

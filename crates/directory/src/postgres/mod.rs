@@ -60,8 +60,8 @@ impl PostgresOptions {
         Self {
             url: config.url.clone(),
             serve_stale: config.serve_stale,
-            connections: 8,
-            cache: 64 << 20,
+            connections: config.connections,
+            cache: config.cache_memory.bytes(),
             patience: Duration::from_secs(5),
             clock: Arc::new(SystemClock),
         }

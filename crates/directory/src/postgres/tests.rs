@@ -35,7 +35,26 @@ async fn on_a_real_server() {
     let url = server.url("suite");
     suite::run(&connect(&server, |o| (o.clock, o.url) = (Arc::new(clock.clone()), url)).await, &clock).await;
     registered(&server).await;
+    as_configured(&server).await;
     several_nodes(&mut server).await;
+}
+
+/// The pool and the memory are as large as the configuration says, however much is asked at once.
+async fn as_configured(server: &Postgres) {
+    server.sql("CREATE DATABASE small").await;
+    let url = server.url("small");
+    let text = format!("[directory]\nbackend = \"postgres\"\nurl = \"{url}\"\nconnections = 3\ncache_memory = \"1M\"");
+    let config = pillarbox_config::Config::from_text(&text, std::path::Path::new("test.toml"), []).unwrap();
+    let small = PostgresDirectory::connect(PostgresOptions::from_config(&config.directory)).await.unwrap();
+    let long = format!("{}.{}.{}.example", "a".repeat(60), "b".repeat(60), "c".repeat(60));
+    let addresses: Vec<Mailbox> = (0..4000).map(|n| mailbox(&format!("{n}@{long}"))).collect();
+    for some in addresses.chunks(100) {
+        let found = futures::future::join_all(some.iter().map(|address| small.user(address))).await;
+        assert!(found.into_iter().all(|user| user.unwrap().is_none()));
+    }
+    let (kept, limit) = (small.shared.cache.octets(), 1 << 20);
+    assert!(kept > limit / 2 && kept <= limit, "{kept}");
+    assert_eq!(server.sql("SELECT count(*) FROM pg_stat_activity WHERE datname = 'small'").await, "4", "three, and one that listens");
 }
 
 async fn several_nodes(server: &mut Postgres) {

@@ -1,22 +1,16 @@
 //! `pillarbox directory`: where it is kept, and moving it while the server runs.
 
-use std::io::IsTerminal;
 use std::path::Path;
 
-use futures::StreamExt;
-use hyper::Method;
-use indicatif::{ProgressBar, ProgressStyle};
-use pillarbox_control::api::{DirectoryPlace, MoveNews, MoveTo, Moved};
+use pillarbox_control::api::{DirectoryPlace, MoveTo, Moved};
 use pillarbox_control::{ApiError, Client, Kind};
 
+use super::news;
 use crate::args::DirectoryVerb;
-use crate::failure::{Failure, Trying};
+use crate::failure::Failure;
 use crate::out::safe;
 use crate::prompt::{consent, text_of};
 use crate::session::Session;
-
-/// Longest line of the answer that is read, octets.
-const LINE: usize = 64 * 1024;
 
 pub(crate) async fn run(session: &Session, verb: DirectoryVerb) -> Result<(), Failure> {
     match verb {
@@ -87,46 +81,5 @@ fn advice(session: &Session, moved: &Moved) -> Result<(), Failure> {
 
 /// One attempt: its progress on the terminal, and how it ended.
 async fn attempt(api: &Client, wanted: &MoveTo) -> Result<Result<Moved, ApiError>, Failure> {
-    let mut chunks = match api.stream_of(Method::POST, "/v1/directory/migrate", wanted).await {
-        Ok(body) => body.into_data_stream(),
-        Err(pillarbox_control::ClientError::Api(error)) => return Ok(Err(error)),
-        Err(error) => return Err(error.into()),
-    };
-    let bar = bar();
-    let mut rest: Vec<u8> = Vec::new();
-    while let Some(chunk) = chunks.next().await {
-        rest.extend_from_slice(&chunk.trying("hear how the move goes on; the server goes on with it")?);
-        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            match serde_json::from_slice(&line).trying("read the server's answer")? {
-                MoveNews::Progress { done, total } => {
-                    bar.set_length(total);
-                    bar.set_position(done);
-                }
-                MoveNews::Moved(moved) => {
-                    bar.finish_and_clear();
-                    return Ok(Ok(moved));
-                }
-                MoveNews::Error(error) => {
-                    bar.finish_and_clear();
-                    return Ok(Err(error));
-                }
-            }
-        }
-        if rest.len() > LINE {
-            break;
-        }
-    }
-    Err(Failure::failed("the server said no more in the middle of the move; look at its log, then repeat the command"))
-}
-
-fn bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3} %  {pos} of {len}  {eta} left") {
-        bar.set_style(style);
-    }
-    bar
+    news::of(api, "/v1/directory/migrate", wanted, "move").await
 }

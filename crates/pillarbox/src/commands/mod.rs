@@ -11,6 +11,7 @@ mod dns;
 mod domain;
 mod generate;
 mod import;
+mod news;
 mod node;
 mod pages;
 pub(crate) mod queue;

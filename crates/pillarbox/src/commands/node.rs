@@ -1,21 +1,16 @@
 //! `pillarbox node`, and what the queue's verbs do over several nodes.
 
 use std::path::Path;
-use std::time::Duration;
 
-use hyper::Method;
 use pillarbox_control::api::{EvacuateFrom, Evacuated, NodeLine, NodeState};
-use pillarbox_control::escaped;
+use pillarbox_control::{ClientError, escaped};
 
-use super::queue;
+use super::{news, queue};
 use crate::args::{NodeVerb, QueueFilter};
 use crate::failure::{Failure, Trying};
 use crate::out::{age, safe};
 use crate::prompt::consent;
 use crate::session::Session;
-
-/// A large queue takes its time.
-const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 
 pub(crate) async fn run(session: &Session, verb: NodeVerb) -> Result<(), Failure> {
     let NodeVerb::List { all } = verb;
@@ -94,8 +89,9 @@ pub(super) async fn list_queues(session: &Session, filter: &QueueFilter) -> Resu
 pub(super) async fn evacuate(session: &Session, folder: &Path, yes: bool) -> Result<(), Failure> {
     let folder = std::path::absolute(folder).trying("find the current folder")?;
     consent(yes, &format!("Take over the mail in {} for good? The node that had it must be gone.", folder.display()))?;
-    let body = serde_json::to_vec(&EvacuateFrom { folder }).map_err(|e| Failure::failed(e.to_string()))?;
-    let done: Evacuated = session.api().await?.json(Method::POST, "/v1/queue/evacuate", body.into(), PATIENCE).await?;
+    let api = session.api().await?;
+    let ended = news::of(&api, "/v1/queue/evacuate", &EvacuateFrom { folder }, "evacuation").await?;
+    let done: Evacuated = ended.map_err(|error| Failure::from(ClientError::Api(error)))?;
     if session.out.json {
         session.out.value(&done)?;
     } else {

@@ -31,8 +31,10 @@ async fn everything_unfinished_is_taken_over_once() {
     let (dead, ids) = dead().await;
     let folder = dead.dir.path().join("state/queue");
     let house = House::new().await;
-    let adopted = house.queue.adopt(&folder, free()).await.unwrap();
+    let told = parking_lot::Mutex::new(Vec::new());
+    let adopted = house.queue.adopt(&folder, free(), &|done, total| told.lock().push((done, total))).await.unwrap();
     assert_eq!((adopted.messages, adopted.known, adopted.damaged.len()), (4, 0, 0));
+    assert_eq!(told.into_inner(), [(0, 4), (4, 4)], "how far it is");
     assert!(!folder.exists() && adopted.folder.ends_with("queue.adopted"));
     house.pass(120);
     house.until_empty().await;
@@ -57,14 +59,15 @@ async fn an_adoption_that_was_interrupted_goes_on() {
     let refused = Queue::open(&config, transports, Arc::new(ToMailbox)).await;
     assert!(matches!(refused, Err(OpenError::Adopted(_))), "half of it belongs to another node");
     let house = House::new().await;
-    let adopted = house.queue.adopt(&folder, free()).await.unwrap();
+    let adopted = house.queue.adopt(&folder, free(), &|_, _| {}).await.unwrap();
     assert_eq!((adopted.messages, adopted.known), (2, 2));
 }
 
 #[tokio::test]
 async fn a_queue_in_use_is_not_adopted() {
     let (house, other) = (House::new().await, House::new().await);
-    let refused = house.queue.adopt(&other.config.paths.state.join("queue"), async { panic!("not asked while it is in use") }).await;
+    let refused =
+        house.queue.adopt(&other.config.paths.state.join("queue"), async { panic!("not asked while it is in use") }, &|_, _| {}).await;
     assert!(matches!(refused, Err(AdoptError::Open(OpenError::InUse(_)))));
 }
 
@@ -83,7 +86,7 @@ async fn what_was_accepted_and_not_listed_is_neither_sent_before_nor_taken_twice
     let held: Vec<(Envelope, Body)> = {
         let other = House::new().await;
         other.relay.then(busy);
-        other.queue.adopt(&again.path().join("queue"), free()).await.unwrap();
+        other.queue.adopt(&again.path().join("queue"), free(), &|_, _| {}).await.unwrap();
         let mut all = Vec::new();
         for id in &ids {
             let body = other.queue.body(*id).await.unwrap().bytes().await.unwrap();
@@ -98,7 +101,7 @@ async fn what_was_accepted_and_not_listed_is_neither_sent_before_nor_taken_twice
     }
     house.pass(120);
     assert_eq!(house.relay.count(), 0, "nothing goes out that the list does not have");
-    let adopted = house.queue.adopt(&folder, free()).await.unwrap();
+    let adopted = house.queue.adopt(&folder, free(), &|_, _| {}).await.unwrap();
     assert_eq!((adopted.messages, adopted.known), (0, 4));
     house.pass(120);
     house.until("they are gone", |h| h.queue.health().messages == 1 && h.queue.health().runs == 0).await;
@@ -114,7 +117,7 @@ async fn a_refused_claim_leaves_the_folder_as_it_is() {
     let (dead, _) = dead().await;
     let folder = dead.dir.path().join("state/queue");
     let house = House::new().await;
-    let refused = house.queue.adopt(&folder, async { Err("it is alive".to_owned()) }).await;
+    let refused = house.queue.adopt(&folder, async { Err("it is alive".to_owned()) }, &|_, _| {}).await;
     assert!(matches!(refused, Err(AdoptError::Claim(why)) if why == "it is alive"));
     assert!(folder.exists() && !folder.join("adopted").exists());
 }
