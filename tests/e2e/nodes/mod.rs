@@ -2,7 +2,9 @@
 
 mod away;
 mod evacuation;
+mod late;
 mod migration;
+mod remote;
 mod stores;
 
 use std::path::Path;

@@ -7,20 +7,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use rustix::fs::{FsWord, fstat, fstatfs, syncfs};
+use rustix::fs::{FsWord, Uid, fchown, fstat, fstatfs, syncfs};
 
 /// File systems whose `syncfs` says nothing about the server behind them. There each file and folder is synced before it is reported.
-const REMOTE: [FsWord; 10] = [
+const REMOTE: [FsWord; 13] = [
     0x6969,      // NFS
     0x517B,      // SMB
     0xFF53_4D42, // CIFS
     0xFE53_4D42, // SMB2
-    0x6573_5546, // FUSE: sshfs, glusterfs and many others
+    0x6573_5546, // FUSE: sshfs, glusterfs, virtiofs and many others
     0x0102_1997, // 9p
     0x00C3_6400, // Ceph
     0x5346_414F, // OpenAFS
     0x6B41_4653, // AFS
     0x7375_7245, // Coda
+    0x0BD0_0BD0, // Lustre
+    0x4750_4653, // GPFS
+    0x1983_0326, // BeeGFS
 ];
 
 /// One mounted file system.
@@ -45,6 +48,19 @@ impl Device {
     /// Whether files must be synced one by one before their delivery is reported.
     pub fn is_remote(&self) -> bool {
         self.remote
+    }
+
+    /// Has the client of a file server ask it again what a directory holds: what it remembers may be older than what another node stored. The
+    /// server's answer to a change of the directory tells it so, and to give it to its owner changes nothing else.
+    pub fn look_anew(&self, directory: &OwnedFd) {
+        if !self.remote {
+            return;
+        }
+        let asked = fstat(directory).and_then(|seen| fchown(directory, Some(Uid::from_raw(seen.st_uid)), None));
+        if let Err(errno) = asked {
+            // Where that is not allowed one looks at what is remembered; a server that is away says so to the look itself.
+            tracing::debug!(error = %errno, "the file server was not asked again");
+        }
     }
 
     /// To be called after a delivery and before it is reported.

@@ -52,7 +52,10 @@ impl EarlierWork {
     /// As for [`EarlierWork::list`].
     pub fn list_if(handle: &MaildirHandle, wanted: impl Fn(&str) -> bool) -> Result<Self, StoreError> {
         // The crate takes an unreadable directory for an empty one, so make sure that it can be read.
-        handle.cur()?;
+        let cur = handle.cur()?;
+        for directory in [&handle.new, &cur] {
+            handle.device.look_anew(directory);
+        }
         let reader = handle.reader();
         let mut by_stem: HashMap<String, Vec<Found>> = HashMap::new();
         let entries = reader.list_new().map(|entry| (entry, false)).chain(reader.list_cur().map(|entry| (entry, true)));

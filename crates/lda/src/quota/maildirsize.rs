@@ -225,6 +225,7 @@ fn count(inbox: &MaildirHandle) -> Result<Counted, StoreError> {
     let mut usage = Usage::default();
     each_directory(inbox, |directory, path| {
         let failed = |errno| StoreError::errno("counting", path.display().to_string(), errno);
+        inbox.device.look_anew(directory);
         for entry in Dir::read_from(directory).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let octets = entry.file_name().to_bytes();
