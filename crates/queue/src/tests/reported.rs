@@ -138,7 +138,8 @@ async fn mail_for_a_destination_that_stays_down_expires_with_its_last_words() {
     house.until("they were handed to the keeper", |_| queue.state.lock().fresh.is_empty()).await;
     house.keep().await;
     house.pass(7300);
-    house.until("one of them was tried once more", |h| reports(h).len() == 1).await;
+    // Those whose end is looked at behind that may be returned at once, too.
+    house.until("one of them was tried once more", |h| !reports(h).is_empty()).await;
     house.pass(61);
     house.until("all were returned", |h| reports(h).len() == 6).await;
     house.until_empty().await;
