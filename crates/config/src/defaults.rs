@@ -97,6 +97,7 @@ impl Default for DirectoryConfig {
             url: String::new(),
             serve_stale: minutes(60),
             node_lease: Duration::from_secs(30),
+            without_lease: "continue".into(),
             cache_memory: ByteSize::mib(64),
             connections: 8,
         }

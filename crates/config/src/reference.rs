@@ -111,6 +111,11 @@ pub const KEYS: &[Key] = &[
         "With PostgreSQL: how long a node that says nothing keeps its queue folder before another may take it over (pillarbox queue evacuate).",
     ),
     key(
+        "directory.without_lease",
+        "\"continue\" or \"stop\"",
+        "With PostgreSQL: what a node does that could not renew its claim to its queue for three quarters of directory.node_lease. continue: it takes and delivers mail as before. stop: it does neither until it has the claim again, so that one that is only cut off may be evacuated; while the database is away all nodes stop.",
+    ),
+    key(
         "directory.cache_memory",
         "size, at least 1M",
         "With PostgreSQL: memory for what was looked up, some 700 octets a user. Whoever is not in it is asked for again, and not served while the database is away.",

@@ -219,6 +219,8 @@ pub struct DirectoryConfig {
     /// With PostgreSQL: how long a node that says nothing keeps its claim to its queue folder.
     #[serde(with = "duration_text")]
     pub node_lease: Duration,
+    /// With PostgreSQL: whether a node whose claim has run out goes on with its queue (`"continue"`) or not (`"stop"`).
+    pub without_lease: String,
     /// With PostgreSQL: memory for what was looked up.
     pub cache_memory: ByteSize,
     /// With PostgreSQL: connections that ask and write; one more listens.

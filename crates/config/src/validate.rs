@@ -219,6 +219,7 @@ impl Found {
             self.say("directory.url", "backend \"postgres\" needs a URL such as \"postgres://user@host/database\"");
         }
         self.at_least("directory.node_lease", directory.node_lease.as_secs(), 2, " seconds");
+        self.one_of("directory.without_lease", &directory.without_lease, &["continue", "stop"]);
         self.at_least("directory.cache_memory", directory.cache_memory.bytes(), 1 << 20, " (1 MiB)");
         self.at_least("directory.connections", directory.connections as u64, 2, "");
         if directory.connections > 1000 {
@@ -417,6 +418,7 @@ mod tests {
             ("auth.argon2.iterations = 0", "auth.argon2.iterations"),
             ("directory.backend = \"mysql\"", "directory.backend"),
             ("directory.backend = \"postgres\"", "directory.url"),
+            ("directory.without_lease = \"wait\"", "directory.without_lease"),
             ("directory.cache_memory = \"64K\"", "directory.cache_memory"),
             ("directory.connections = 1", "directory.connections"),
             ("directory.connections = 5000", "directory.connections"),

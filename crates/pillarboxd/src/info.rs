@@ -133,6 +133,9 @@ impl DaemonInfo for Running {
                 self.config.load().paths.mail.display()
             ));
         }
+        if !self.queue.has_lease() {
+            problems.push("the database was not reached for so long that another node may have this one's queue; no mail is taken or delivered (directory.without_lease)".to_owned());
+        }
         problems.extend(self.keepers.lock().iter().filter_map(|keeper| keeper.health().err()));
         let now = OffsetDateTime::now_utc();
         for certificate in self.certificates.infos() {

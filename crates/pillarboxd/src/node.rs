@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pillarbox_config::Config;
-use pillarbox_directory::{Directory, DirectoryError, NodeEntry};
-use pillarbox_queue::{Queue, folder_id};
+use pillarbox_directory::{Directory, DirectoryError, NodeEntry, Registry};
+use pillarbox_queue::{Queue, folder_id, since_boot};
 use tokio_util::sync::CancellationToken;
 
 /// The lease is renewed this many times before it would run out.
@@ -17,7 +17,12 @@ pub(crate) struct Node {
     entry: NodeEntry,
     directory: Arc<dyn Directory>,
     lease: Duration,
-    entered: bool,
+    /// Without a lease the queue rests.
+    stops: bool,
+    /// Where it is entered; another directory may be in force by now.
+    entered: Option<Registry>,
+    /// When it last asked for the lease and got it, since boot.
+    vouched: Duration,
 }
 
 impl Node {
@@ -39,10 +44,12 @@ impl Node {
             folder: shown,
             version: env!("CARGO_PKG_VERSION").into(),
         };
-        let mut node = Self { entry, directory, lease: config.directory.node_lease, entered: false };
+        let stops = config.directory.without_lease == "stop";
+        let mut node = Self { entry, directory, lease: config.directory.node_lease, stops, entered: None, vouched: Duration::ZERO };
         if let Some(registry) = node.directory.registry() {
+            node.vouched = since_boot();
             registry.enter(&node.entry, node.lease, true).await?;
-            node.entered = true;
+            node.entered = Some(registry);
         }
         Ok(node)
     }
@@ -58,6 +65,8 @@ impl Node {
         let mut tick = tokio::time::interval(self.lease / BEATS);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut asked = self.directory.registry().map(|registry| registry.asked());
+        self.vouch(&queue);
+        let mut rests = false;
         loop {
             tokio::select! {
                 () = closed.cancelled() => break,
@@ -73,6 +82,12 @@ impl Node {
                             other => tracing::debug!("the register of nodes does not answer: {other}"),
                         }
                     }
+                    match (rests, !queue.has_lease()) {
+                        (false, true) => tracing::error!("the lease on the queue could not be renewed and has run out; no mail is taken or delivered until it is"),
+                        (true, false) => tracing::info!("the lease on the queue is renewed; mail is taken and delivered again"),
+                        _ => {}
+                    }
+                    rests = !queue.has_lease();
                     if asked.is_none() {
                         asked = self.directory.registry().map(|registry| registry.asked());
                     }
@@ -81,7 +96,7 @@ impl Node {
             }
         }
         let health = queue.health();
-        if let (Some(registry), true) = (self.directory.registry(), self.entered)
+        if let Some(registry) = self.entered
             && let Err(error) = registry.leave(&self.entry, health.messages, health.recipients).await
         {
             tracing::warn!("the register of nodes was not told of the end: {error}; the lease runs out by itself");
@@ -89,15 +104,39 @@ impl Node {
     }
 
     async fn beat(&mut self, queue: &Queue) -> Result<(), DirectoryError> {
-        let Some(registry) = self.directory.registry() else { return Ok(()) };
-        let health = queue.health();
-        if self.entered && registry.beat(&self.entry, self.lease, health.messages, health.recipients).await? {
+        let registry = self.directory.registry();
+        self.leave_former(registry.as_ref()).await;
+        let Some(registry) = registry else {
+            queue.leased_until(None);
             return Ok(());
+        };
+        let (health, asked) = (queue.health(), since_boot());
+        if self.entered.is_none() || !registry.beat(&self.entry, self.lease, health.messages, health.recipients).await? {
+            // The directory was just moved here, or was put back from a backup that does not know us.
+            registry.enter(&self.entry, self.lease, self.entered.is_none()).await?;
         }
-        // The directory was just moved here, or was put back from a backup that does not know us.
-        registry.enter(&self.entry, self.lease, !self.entered).await?;
-        self.entered = true;
+        self.entered = Some(registry);
+        self.vouched = asked;
+        self.vouch(queue);
         Ok(())
+    }
+
+    /// Tells the queue for how long it may go on without another word. The last quarter of the lease is for what is under way at its end.
+    fn vouch(&self, queue: &Queue) {
+        if self.stops && self.entered.is_some() {
+            queue.leased_until(Some(self.vouched + self.lease / BEATS * (BEATS - 1)));
+        }
+    }
+
+    /// Takes this node out of a register that is not its directory's any more.
+    async fn leave_former(&mut self, now: Option<&Registry>) {
+        let Some(former) = self.entered.take_if(|entered| !now.is_some_and(|now| now.is(entered))) else { return };
+        match former.withdraw(&self.entry).await {
+            Ok(()) => tracing::info!("this node left the register of its former directory"),
+            Err(error) => tracing::warn!(
+                "this node could not leave the register of its former directory: {error}; `pillarbox node remove` on another one does"
+            ),
+        }
     }
 
     async fn answer(&self, queue: &Queue) {

@@ -40,6 +40,15 @@ pub(crate) async fn run(queue: Arc<Queue>) {
             tracing::warn!(seconds = by / 1000, "the clock was set back; waiting mail is tried as if it had not been");
             queue.state.lock().clock_went_back(by);
         }
+        if !queue.lease.holds() {
+            // Nothing is due here; a new lease wakes this.
+            tokio::select! {
+                () = queue.clock.sleep_until(now.saturating_add(LONGEST)) => {}
+                () = queue.tick.notified() => {}
+                () = queue.stop.cancelled() => return,
+            }
+            continue;
+        }
         if !queue.step(now) {
             return;
         }

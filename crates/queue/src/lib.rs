@@ -51,6 +51,7 @@ pub mod id;
 mod journal;
 mod keep_index;
 mod keeper;
+mod lease;
 mod operate;
 mod queue;
 mod recover;
@@ -72,6 +73,7 @@ pub use envelope::{Door, Envelope, Recipient, Route, Source, Status, UnixMillis}
 pub use feed::Feed;
 pub use health::{DiskHealth, JournalHealth, QueueHealth};
 pub use id::{BadQueueId, QueueId};
+pub use lease::since_boot;
 pub use operate::{DestinationSummary, ListFilter, RetryFilter};
 pub use queue::{AcceptError, Hooks, Queue};
 pub use schedule::Transports;

@@ -25,6 +25,7 @@ use crate::health::Space;
 use crate::id::{Ids, QueueId};
 use crate::journal::{FileRef, Journal, JournalError, Kind, NewMessage, Note, Placed, Pool, message_head};
 use crate::keeper::Keeper;
+use crate::lease::Lease;
 use crate::report::BounceLimit;
 use crate::schedule::{NewLive, Place, State, Times, Transports};
 
@@ -56,6 +57,9 @@ pub enum AcceptError {
     /// An envelope without a recipient.
     #[error("the message has no recipient")]
     NoRecipient,
+    /// Another node may have the queue's folder by now: 451 4.3.0.
+    #[error("this node's lease on its queue has run out")]
+    NoLease,
     /// The queue is shutting down: 421 4.3.2.
     #[error("the queue is shutting down")]
     ShuttingDown,
@@ -102,6 +106,7 @@ pub struct Queue {
     pub(crate) runtime: Handle,
     /// Keeps a second daemon out, until the shut-down is over.
     pub(crate) lock: Mutex<Option<File>>,
+    pub(crate) lease: Lease,
     /// Ends the queue's own tasks.
     pub(crate) stop: CancellationToken,
 }
@@ -126,6 +131,9 @@ impl Queue {
 
     /// What to answer at MAIL: `Err` when no message can be taken now.
     pub fn admission(&self) -> Result<(), AcceptError> {
+        if !self.lease.holds() {
+            return Err(AcceptError::NoLease);
+        }
         if let Some(reason) = self.journal.failure() {
             return Err(AcceptError::Journal(reason.to_string()));
         }
@@ -137,7 +145,9 @@ impl Queue {
     /// When the caller goes away before the answer, the message may have been taken or not, as with any lost answer.
     pub async fn accept(&self, envelope: Envelope, body: Body) -> Result<QueueId, AcceptError> {
         self.admission()?;
-        self.accept_with(envelope, body, &[], false).await
+        let id = self.accept_with(envelope, body, &[], false).await?;
+        // A flush may take long, and whoever took the folder over meanwhile may not have seen this message: rather twice than not at all.
+        if self.lease.holds() { Ok(id) } else { Err(AcceptError::NoLease) }
     }
 
     /// [`Queue::accept`] without asking for room, together with notes that are true once it is durable. `replayed`: another process may have

@@ -1,7 +1,7 @@
 //! Serving destinations: starting runs of their transports, and handing deliveries to them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pillarbox_smtp::{EnhancedCode, Reply};
@@ -20,6 +20,8 @@ struct Run {
     dest: DestId,
     kind: Kind,
     served: AtomicUsize,
+    /// It got nothing since the queue's lease has run out.
+    without_lease: AtomicBool,
 }
 
 /// Ends the run's account however the transport ends, a panic included.
@@ -35,7 +37,7 @@ impl Queue {
     /// Starts as many runs for a destination as it may have and can use.
     pub(crate) fn kick(&self, state: &mut State, dest: DestId) {
         loop {
-            let (stopping, full) = (state.stopping, state.relay_runs >= state.most_runs);
+            let (stopping, full) = (state.stopping || !self.lease.holds(), state.relay_runs >= state.most_runs);
             let Some(slot) = state.dests.get_mut(dest) else { return };
             let Some(active) = slot.active.as_deref_mut().filter(|a| a.wants_run()) else { return };
             if stopping {
@@ -56,7 +58,7 @@ impl Queue {
             let Some(queue) = self.me.upgrade() else { return };
             let (kind, name) = (slot.kind, slot.name.clone());
             let transport = Arc::clone(self.transports.of(kind));
-            let run = Arc::new(Run { queue, dest, kind, served: AtomicUsize::new(0) });
+            let run = Arc::new(Run { queue, dest, kind, served: AtomicUsize::new(0), without_lease: AtomicBool::new(false) });
             self.runtime.spawn(async move {
                 let end = RunEnd(Arc::clone(&run));
                 transport.run(name, Feed::new(run)).await;
@@ -73,7 +75,7 @@ impl Queue {
             state.relay_runs = state.relay_runs.saturating_sub(1);
         }
         let mut probe_at = None;
-        let stopping = state.stopping;
+        let stopping = state.stopping || run.without_lease.load(Ordering::Relaxed);
         if let Some(active) = state.dests.active(run.dest) {
             active.runs = active.runs.saturating_sub(1);
             if active.down.as_ref().is_some_and(|down| down.probe == Probe::Out) {
@@ -226,6 +228,10 @@ impl Run {
     /// Takes up to `max` from the queue. `None`: the run should end.
     fn pick(&self, max: usize) -> Option<Picked<'_>> {
         let mut state = self.queue.state.lock();
+        if !self.queue.lease.holds() {
+            self.without_lease.store(true, Ordering::Relaxed);
+            return None;
+        }
         let others_wait = self.kind == Kind::Relay && !state.line.is_empty();
         if state.stopping || (others_wait && self.served.load(Ordering::Relaxed) >= QUANTUM) {
             return None;

@@ -22,6 +22,7 @@ use crate::health::Space;
 use crate::id::{Ids, QueueId};
 use crate::journal::{Journal, Note, Pool, ReplayError, SIZES, Start, remove_if_there, replay};
 use crate::keeper::Keeper;
+use crate::lease::Lease;
 use crate::queue::{Hooks, Queue};
 use crate::recover::{bring_up_to_date, index_parked, part_doubles, sweep_spool};
 use crate::report::BounceLimit;
@@ -229,6 +230,7 @@ fn open(
         changed: Notify::new(),
         deadlines,
         runtime,
+        lease: Lease::default(),
         lock: Mutex::new(Some(lock)),
         stop: CancellationToken::new(),
         folder,

@@ -10,7 +10,8 @@ use crate::post::{code, login_code, rcpt, stderr};
 #[tokio::test]
 async fn a_directory_moves_there_and_back_while_it_is_used() {
     let Some(server) = Postgres::start().await else { return };
-    let mut daemon = Daemon::builder().listen_on("127.0.0.1").set("hostname", "node1.example.test").start().await;
+    let builder = Daemon::builder().listen_on("127.0.0.1").set("hostname", "node1.example.test").set("directory.node_lease", "2s");
+    let mut daemon = builder.start().await;
     daemon.add_user(ALICE, "wonderland").await;
     daemon.admin(&["dkim", "rotate", "example.test", "--now"]).await;
     assert!(daemon.home().join("state/dkim/example.test").is_dir());
@@ -64,7 +65,12 @@ async fn a_directory_moves_there_and_back_while_it_is_used() {
     // And back, once the other node is gone. The old folder is still there and is made like the database.
     let refused = daemon.try_admin(&["directory", "migrate", "--to", "sled", "--yes"], "").await;
     assert!(code(&refused) == 1 && stderr(&refused).contains("stop the others first"), "{}", stderr(&refused));
+    let alive = daemon.try_admin(&["node", "remove", "node2.example.test", "--yes"], "").await;
+    assert!(code(&alive) == 1 && stderr(&alive).contains("is alive"), "{}", stderr(&alive));
     assert!(other.stop().await.success());
+    daemon.admin(&["node", "remove", "node2.example.test", "--yes"]).await;
+    let gone = daemon.try_admin(&["node", "remove", "node2.example.test", "--yes"], "").await;
+    assert_eq!(code(&gone), 3, "{}", stderr(&gone));
     let asked = daemon.try_admin(&["directory", "migrate", "--to", "sled"], "").await;
     assert_eq!(code(&asked), 2, "{}", stderr(&asked));
     daemon.admin(&["directory", "migrate", "--to", "sled", "--yes"]).await;
@@ -73,6 +79,11 @@ async fn a_directory_moves_there_and_back_while_it_is_used() {
     until("the switch", async || {
         let shown = daemon.admin_json(&["directory", "show"]).await;
         Some(()).filter(|()| shown["place"].as_str().unwrap().ends_with("directory.sled"))
+    })
+    .await;
+    until("the node to leave the register", async || {
+        let nodes = server.sql("SELECT name FROM pillarbox.nodes").await;
+        Some(()).filter(|()| nodes.is_empty())
     })
     .await;
     assert!(daemon.stop().await.success());

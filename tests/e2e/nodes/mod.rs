@@ -1,6 +1,7 @@
 //! Several nodes with one directory in a real PostgreSQL: what one is told all know, a dead one's queue is taken over, the database may go away.
 
 mod away;
+mod cut_off;
 mod evacuation;
 mod late;
 mod migration;

@@ -55,6 +55,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/queue/remove", post(queue::remove))
         .route("/v1/queue/evacuate", post(nodes::evacuate))
         .route("/v1/nodes", get(nodes::list))
+        .route("/v1/nodes/{id}", delete(nodes::remove))
         .route("/v1/nodes/{id}/queue", get(nodes::queue))
         .route("/v1/directory", get(move_directory::show))
         .route("/v1/directory/migrate", post(move_directory::migrate))

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::input::{Asked, Json, Named};
 use super::news;
 use super::queue::{Filter, entries};
 use crate::admin::Admin;
-use crate::api::{EvacuateFrom, NodeLine, QueueEntry};
+use crate::api::{EvacuateFrom, NodeInfo, NodeLine, NodeState, QueueEntry};
 use crate::error::{ApiError, ApiResult};
 use crate::nodes::{self, Answer, Question};
 
@@ -20,6 +21,24 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> ApiResult<axum::Json<Vec<NodeLine>>> {
     let nodes = admin.registry()?.nodes().await?;
     Ok(axum::Json(nodes.into_iter().map(|node| NodeLine { this: admin.node.as_deref() == Some(&node.id), node }).collect()))
+}
+
+/// Takes a node out of the register, by its id or its name.
+pub(super) async fn remove(State(admin): State<Arc<Admin>>, Named(which): Named<String>) -> ApiResult<StatusCode> {
+    let registry = admin.registry()?;
+    let mut found: Vec<NodeInfo> = registry.nodes().await?.into_iter().filter(|node| node.id == which || node.name == which).collect();
+    if found.len() > 1 {
+        // Of several with one name the one that can be removed is meant.
+        found.retain(|node| matches!(node.state, NodeState::Silent | NodeState::Stopped));
+    }
+    match found.as_slice() {
+        [node] => {
+            registry.remove(&node.id).await?;
+            Ok(StatusCode::NO_CONTENT)
+        }
+        [] => Err(ApiError::not_found(format!("no node {which} can be removed; `pillarbox node list --all` shows them"))),
+        _ => Err(ApiError::usage(format!("several nodes are called {which}; give the id, which `pillarbox --json node list` shows"))),
+    }
 }
 
 /// One page of a node's queue: our own at once, another's through the database.

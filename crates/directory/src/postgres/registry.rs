@@ -57,6 +57,14 @@ const FINISH: &str = "UPDATE pillarbox.nodes SET state = 'evacuated', messages =
      WHERE id = $1 AND adopter = $2 AND state = 'adopting' RETURNING 1";
 /// What the evacuated node had begun to take over itself is now for its adopter to finish: the messages are there.
 const INHERIT: &str = "UPDATE pillarbox.nodes SET adopter = $2 WHERE adopter = $1 AND state = 'adopting' RETURNING 1";
+/// Not while it is named as an adopter, which the list shows by its name and an interrupted evacuation by its id.
+const WITHDRAW: &str = "DELETE FROM pillarbox.nodes n WHERE n.id = $1 AND n.process = $2 AND n.state = 'live' \
+     AND NOT EXISTS (SELECT 1 FROM pillarbox.nodes a WHERE a.adopter = $1) RETURNING 1";
+const REMOVE: &str = concat!(
+    "DELETE FROM pillarbox.nodes n WHERE n.id = $1 AND (n.state = 'stopped' OR (n.state = 'live' AND n.lease <= ",
+    now!(),
+    ")) AND NOT EXISTS (SELECT 1 FROM pillarbox.nodes a WHERE a.adopter = $1 AND a.state = 'adopting') RETURNING 1"
+);
 const LIST: &str = concat!(
     "SELECT n.id, n.name, n.folder, n.version, n.state, ",
     now!(),
@@ -189,6 +197,41 @@ impl Registry {
     /// When the database does not answer.
     pub async fn leave(&self, entry: &NodeEntry, messages: u64, recipients: u64) -> Result<()> {
         self.one(LEAVE, &[&entry.id, &entry.process, &signed(messages), &signed(recipients)]).await.map(drop)
+    }
+
+    /// Whether it is the same register.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Takes a node out whose directory is elsewhere now. One that has taken over a queue stays, as stopped.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn withdraw(&self, entry: &NodeEntry) -> Result<()> {
+        if self.one(WITHDRAW, &[&entry.id, &entry.process]).await? { Ok(()) } else { self.leave(entry, 0, 0).await }
+    }
+
+    /// Takes a node out that will not come back, by its id. Its queue folder cannot be evacuated any more then.
+    ///
+    /// # Errors
+    /// `Refused` while it is alive or takes a queue over, and when its own was: that it is known keeps an old copy of it from being used.
+    pub async fn remove(&self, id: &str) -> Result<()> {
+        if self.one(REMOVE, &[&id]).await? {
+            return Ok(());
+        }
+        Err(DirectoryError::Refused(match self.find(id).await? {
+            None => "there is no such node".to_owned(),
+            Some(NodeInfo { name, state: NodeState::Live, seen_seconds, .. }) => {
+                format!("the node {name} is alive, heard of {seen_seconds} s ago; stop it first")
+            }
+            Some(NodeInfo { name, state: NodeState::Adopting | NodeState::Evacuated, .. }) => {
+                format!("the queue of {name} was taken over; the entry stays, so that an old copy of that queue is never used again")
+            }
+            Some(NodeInfo { name, .. }) => {
+                format!("{name} has begun to take over another node's queue and not ended; evacuate {name} first")
+            }
+        }))
     }
 
     /// Claims the queue folder `id` for the node `adopter`. Atomic: of several nodes one succeeds, and it again as often as it likes.

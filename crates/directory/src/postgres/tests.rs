@@ -202,6 +202,20 @@ async fn registered(server: &Postgres) {
     assert_eq!(states("a").await.state, NodeState::Evacuated);
     assert!(why(one.enter(&again, long, true).await).contains(&format!("{loser}.example")), "a revived node may not have it");
 
+    // What will not come back can be taken out, but for what guards against old copies.
+    assert!(why(one.remove("a").await).contains("taken over"));
+    let (d, e) = (entry("d", "1", "d-place"), entry("e", "1", "e-place"));
+    for entry in [&d, &e] {
+        one.enter(entry, long, true).await.unwrap();
+    }
+    assert!(why(two.remove("d").await).contains("alive"));
+    one.leave(&d, 0, 0).await.unwrap();
+    two.remove("d").await.unwrap();
+    assert!(why(two.remove("d").await).contains("no such node"));
+    one.withdraw(&e).await.unwrap();
+    assert!(one.nodes().await.unwrap().iter().all(|node| node.id != "d" && node.id != "e"));
+    assert!(one.is(&one.clone()) && !one.is(&two));
+
     let answering = two.clone();
     let mut asked = two.asked();
     let answerer = tokio::spawn(async move {

@@ -147,6 +147,14 @@ pub(crate) enum NodeVerb {
         #[arg(long)]
         all: bool,
     },
+    /// Forget one that will not come back and left no mail
+    Remove {
+        /// Its name, or the id that --json shows
+        node: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// `pillarbox directory`.

@@ -28,7 +28,7 @@ pub(super) async fn of<T: DeserializeOwned>(
     let bar = Progress::bar(0);
     let mut rest: Vec<u8> = Vec::new();
     while let Some(chunk) = chunks.next().await {
-        rest.extend_from_slice(&chunk.trying(&format!("hear how the {what} goes on; the server goes on with it"))?);
+        rest.extend_from_slice(&chunk.trying(format!("hear how the {what} goes on; the server goes on with it"))?);
         while let Some(end) = rest.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = rest.drain(..=end).collect();
             match serde_json::from_slice(&line).trying("read the server's answer")? {

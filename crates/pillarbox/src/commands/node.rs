@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hyper::Method;
 use pillarbox_control::api::{EvacuateFrom, Evacuated, NodeLine, NodeState};
 use pillarbox_control::{ClientError, escaped};
 
@@ -13,7 +14,22 @@ use crate::prompt::consent;
 use crate::session::Session;
 
 pub(crate) async fn run(session: &Session, verb: NodeVerb) -> Result<(), Failure> {
-    let NodeVerb::List { all } = verb;
+    match verb {
+        NodeVerb::List { all } => list(session, all).await,
+        NodeVerb::Remove { node, yes } => remove(session, &node, yes).await,
+    }
+}
+
+/// Asks first, since mail may be in the queue that the node left.
+async fn remove(session: &Session, node: &str, yes: bool) -> Result<(), Failure> {
+    let question = format!("Forget the node {}? Mail left in its queue folder cannot be evacuated afterwards.", safe(node));
+    consent(yes, &question)?;
+    let path = format!("/v1/nodes/{}", escaped(node));
+    session.api().await?.done(Method::DELETE, &path).await?;
+    session.out.done(format!("{node} is forgotten."))
+}
+
+async fn list(session: &Session, all: bool) -> Result<(), Failure> {
     let mut nodes: Vec<NodeLine> = session.api().await?.get("/v1/nodes").await?;
     nodes.retain(|line| all || line.node.state != NodeState::Evacuated);
     session.out.list(&nodes, &["NODE", "STATE", "HEARD", "QUEUE", "VERSION", "FOLDER"], |line| {

@@ -5,6 +5,7 @@ mod at_once;
 mod crash;
 mod faulty;
 mod journalled;
+mod leased;
 mod operated;
 mod parked;
 mod recorder;
