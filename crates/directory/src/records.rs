@@ -1,6 +1,6 @@
 //! What the directory keeps: domains, users, aliases and their credentials, as versioned JSON values.
 
-use pillarbox_smtp::{Domain, Mailbox};
+use pillarbox_smtp::{AddressError, Domain, LocalPart, Mailbox};
 use serde::{Deserialize, Serialize};
 
 /// A domain we host.
@@ -68,6 +68,32 @@ impl UserRecord {
     /// A user as most are added: the configured quota, no further names, no vacation reply.
     pub fn new(address: Mailbox, created: String) -> Self {
         Self { address, created, suspended: false, quota: None, logins: Vec::new(), vacation: None, name: None }
+    }
+}
+
+/// What accepting mail for a user needs to know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addressee {
+    /// The address, as it was added.
+    pub address: Mailbox,
+    /// Mail as `mailbox.suspended` says.
+    pub suspended: bool,
+    /// Its own quota; `None`: the configured default.
+    pub quota: Option<Quota>,
+}
+
+impl Addressee {
+    /// A user of whom nothing else is to be known, and who was added under the folded form of this address.
+    pub(crate) fn plain(address: &Mailbox) -> Result<Self, AddressError> {
+        let folded = address.local.key();
+        let local = if folded == address.local.as_str() { address.local.clone() } else { LocalPart::new(&folded)? };
+        Ok(Self { address: Mailbox::new(local, address.domain.clone()), suspended: false, quota: None })
+    }
+}
+
+impl From<UserRecord> for Addressee {
+    fn from(user: UserRecord) -> Self {
+        Self { address: user.address, suspended: user.suspended, quota: user.quota }
     }
 }
 

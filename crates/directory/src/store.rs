@@ -5,7 +5,7 @@ use std::time::Duration;
 use pillarbox_smtp::{Domain, Mailbox};
 
 use crate::postgres::Registry;
-use crate::records::{AliasAddress, AliasRecord, Change, CredentialRecord, DomainRecord, UserRecord};
+use crate::records::{Addressee, AliasAddress, AliasRecord, Change, CredentialRecord, DomainRecord, UserRecord};
 use crate::state::StateRow;
 
 /// Why the store did not answer.
@@ -61,6 +61,10 @@ pub trait Directory: Send + Sync + 'static {
     async fn domains(&self) -> Result<Vec<DomainRecord>>;
     /// A user by the exact (folded) address.
     async fn user(&self, address: &Mailbox) -> Result<Option<UserRecord>>;
+    /// The same, of which RCPT needs no more: asked for each recipient, where a store can answer it with less work than `user`.
+    async fn addressee(&self, address: &Mailbox) -> Result<Option<Addressee>> {
+        Ok(self.user(address).await?.map(Addressee::from))
+    }
     /// The user that a login name belongs to: its address or one of its `logins`.
     async fn user_by_login(&self, login: &Mailbox) -> Result<Option<UserRecord>>;
     /// Users by address, of one domain or all, after `after`, at most `limit`: so that a million can be listed in pages.

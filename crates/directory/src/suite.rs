@@ -9,7 +9,9 @@ use std::time::Duration;
 use pillarbox_smtp::{Domain, Mailbox};
 
 use crate::clock::ManualClock;
-use crate::records::{AliasAddress, AliasRecord, AppPassword, Change, CredentialRecord, DomainRecord, UserRecord, Vacation};
+use crate::records::{
+    Addressee, AliasAddress, AliasRecord, AppPassword, Change, CredentialRecord, DomainRecord, Quota, UserRecord, Vacation,
+};
 use crate::store::{Directory, DirectoryError};
 
 fn mailbox(text: &str) -> Mailbox {
@@ -74,6 +76,7 @@ impl Build<'_> {
 pub async fn run(directory: &dyn Directory, clock: &ManualClock) {
     records(directory).await;
     folding(directory).await;
+    addressees(directory).await;
     rules(directory).await;
     logins(directory).await;
     pages(directory).await;
@@ -168,6 +171,43 @@ async fn folding(directory: &dyn Directory) {
         .apply(vec![Change::RemoveUser(mailbox("jörg@bücher.example")), Change::RemoveDomain(domain("bücher.example"))])
         .await
         .unwrap();
+}
+
+/// What RCPT asks says the same as the record, at once after each change, whatever the user was before.
+async fn addressees(directory: &dyn Directory) {
+    build(directory, &["bücher.example"]).await;
+    let plain = user_record("jörg@bücher.example");
+    let suspended = UserRecord { suspended: true, ..plain.clone() };
+    let own_quota = UserRecord { quota: Some(Quota::Bytes(5)), ..plain.clone() };
+    let spelt = UserRecord { address: mailbox("Jörg@bücher.example"), ..plain.clone() };
+    let away = Vacation { subject: "Away".into(), text: "until Monday".into(), from: None, until: None };
+    let busy = UserRecord { logins: vec![mailbox("j@old.example")], vacation: Some(away), name: Some("Jörg".into()), ..plain.clone() };
+    let long = UserRecord { name: Some("x".repeat(20_000)), ..plain.clone() };
+    let ask = async |address: &str| directory.addressee(&mailbox(address)).await.unwrap();
+    for user in [&plain, &suspended, &plain, &own_quota, &spelt, &suspended, &busy, &long, &spelt, &plain] {
+        assert_eq!(ask("nobody@bücher.example").await, None);
+        directory.apply(vec![Change::PutUser(user.clone())]).await.unwrap();
+        for twin in ["jörg@bücher.example", "JÖRG@BÜCHER.example", "jo\u{308}rg@xn--bcher-kva.example"] {
+            assert_eq!(ask(twin).await, Some(Addressee::from(user.clone())), "{twin}");
+        }
+        // An alias of the same name is a thing of its own.
+        let alias = AliasAddress::Mailbox(plain.address.clone());
+        assert_eq!(directory.alias(&alias).await.unwrap(), None);
+        let record = alias_record("Jörg@bücher.example", &["far@elsewhere.example"]);
+        directory.apply(vec![Change::PutAlias(record.clone())]).await.unwrap();
+        assert_eq!(directory.alias(&alias).await.unwrap(), Some(record));
+        directory.apply(vec![Change::RemoveAlias(alias.clone())]).await.unwrap();
+        assert_eq!(directory.alias(&alias).await.unwrap(), None);
+        assert_eq!(ask("jörg@bücher.example").await, Some(Addressee::from(user.clone())));
+    }
+    for n in 0..2 {
+        directory.apply(vec![Change::RemoveUser(plain.address.clone())]).await.unwrap();
+        assert_eq!(ask("jörg@bücher.example").await, None);
+        if n == 0 {
+            directory.apply(vec![Change::PutUser(suspended.clone())]).await.unwrap();
+        }
+    }
+    directory.apply(vec![Change::RemoveDomain(domain("bücher.example"))]).await.unwrap();
 }
 
 async fn rules(directory: &dyn Directory) {

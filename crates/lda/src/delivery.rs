@@ -189,7 +189,7 @@ impl<'a> Batch<'a> {
                 }
             }
         }
-        let limit = quota::limit(self.settings, user);
+        let limit = quota::limit(self.settings, user.quota);
         let size = match content {
             Content::Memory { sizes, .. } => sizes.stored,
             Content::Stream(_) => delivery.body.len(),

@@ -70,9 +70,9 @@ async fn a_full_mailbox_defers_or_rejects_as_configured() {
         }
         assert_eq!(house.names(BOB, "new").len(), 1);
         let quota = house.transport.quota();
-        assert_eq!(quota.would_exceed(&bob(2_000), 1_000).await.unwrap().to_string(), reply);
-        assert_eq!(quota.would_exceed(&bob(2_000), 100).await, None);
-        assert_eq!(quota.would_exceed(&user(BOB), 1_000_000).await, None);
+        assert_eq!(quota.would_exceed(&bob(2_000).into(), 1_000).await.unwrap().to_string(), reply);
+        assert_eq!(quota.would_exceed(&bob(2_000).into(), 100).await, None);
+        assert_eq!(quota.would_exceed(&user(BOB).into(), 1_000_000).await, None);
         // A message that fits still does.
         assert_eq!(house.deliver_one(envelope(3, "", &[BOB]), body(100)).await, Outcome::Delivered);
     }

@@ -138,7 +138,7 @@ impl Mailboxes {
 impl MailboxCheck for Mailboxes {
     async fn admit(&self, user: &Mailbox, size: Option<u64>) -> Result<(), Reply> {
         // A user that vanished between resolution and this look is the deliverer's business.
-        let Ok(Some(record)) = self.directory.user(user).await else { return Ok(()) };
+        let Ok(Some(record)) = self.directory.addressee(user).await else { return Ok(()) };
         self.quota.would_exceed(&record, size.unwrap_or(0)).await.map_or(Ok(()), Err)
     }
 }

@@ -1,6 +1,7 @@
 //! Writing the export, page by page, so that a million users never lie in memory as text.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use crate::store::Directory;
 
 /// Records read at a time.
 const PAGE: usize = 1000;
+/// Ends the file that is kept: nothing was cut off it.
+const END: &[u8] = b"\n# That is all.\n";
 
 /// Writes the whole directory as TOML, in a stable order.
 ///
@@ -23,14 +26,7 @@ pub async fn write(directory: &dyn Directory, out: &mut (dyn Write + Send)) -> R
 }
 
 async fn write_with(directory: &dyn Directory, revision: Option<u64>, out: &mut (dyn Write + Send)) -> Result<(), ExportError> {
-    let mut settings: Vec<(String, Vec<u8>)> = directory
-        .state_list(SETTINGS)
-        .await?
-        .into_iter()
-        .filter_map(|(name, value)| Some((String::from_utf8(name).ok()?, value)))
-        .collect();
-    settings.sort();
-    out.write_all(head(revision, settings)?.as_bytes())?;
+    out.write_all(head_of(directory, revision).await?.as_bytes())?;
     for record in directory.domains().await? {
         out.write_all(block("domain", &DomainEntry::new(record))?.as_bytes())?;
     }
@@ -54,6 +50,18 @@ async fn write_with(directory: &dyn Directory, revision: Option<u64>, out: &mut 
         }
     }
     Ok(())
+}
+
+/// What an export of the directory as it is now begins with.
+async fn head_of(directory: &dyn Directory, revision: Option<u64>) -> Result<String, ExportError> {
+    let mut settings: Vec<(String, Vec<u8>)> = directory
+        .state_list(SETTINGS)
+        .await?
+        .into_iter()
+        .filter_map(|(name, value)| Some((String::from_utf8(name).ok()?, value)))
+        .collect();
+    settings.sort();
+    head(revision, settings)
 }
 
 /// The whole directory as text.
@@ -87,9 +95,30 @@ impl ExportKeeper {
         // Taken before the records are read: the file may hold more than it says, never less.
         let revision = directory.generation();
         write_with(directory, Some(revision), &mut file).await?;
+        file.write_all(END)?;
         tokio::task::spawn_blocking(move || file.commit()).await.map_err(std::io::Error::other)??;
         Ok(())
     }
+
+    /// Whether the file is an export of the directory as it is, made by an earlier process: the revision tells, and the secrets among the
+    /// settings, which no other directory has. To write a million users again for nothing would take a start half a minute of both
+    /// processor and page cache.
+    async fn is_current(directory: &dyn Directory, path: &Path) -> Result<bool, ExportError> {
+        let head = head_of(directory, Some(directory.generation())).await?;
+        let path = path.to_owned();
+        let asked = tokio::task::spawn_blocking(move || begins_and_ends(&path, head.as_bytes(), END)).await;
+        Ok(asked.map_err(io::Error::other)?.unwrap_or(false))
+    }
+}
+
+fn begins_and_ends(path: &Path, begin: &[u8], end: &[u8]) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let (mut first, mut last) = (vec![0; begin.len()], vec![0; end.len()]);
+    file.read_exact(&mut first)?;
+    let to_end = i64::try_from(end.len()).map_err(io::Error::other)?;
+    file.seek(SeekFrom::End(to_end.saturating_neg()))?;
+    file.read_exact(&mut last)?;
+    Ok(first == begin && last == end)
 }
 
 #[async_trait::async_trait]
@@ -99,6 +128,9 @@ impl Kept for ExportKeeper {
     }
 
     async fn write(&self, directory: &dyn Directory) -> Result<(), String> {
+        if Self::is_current(directory, &self.path).await.map_err(|e| e.to_string())? {
+            return Ok(());
+        }
         Self::write_once(directory, &self.path).await.map_err(|e| e.to_string())
     }
 }

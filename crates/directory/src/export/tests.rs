@@ -147,3 +147,29 @@ async fn the_keeper_writes_a_private_file_that_restores() {
     assert_eq!(render(&restored).await.unwrap(), render(directory.as_ref()).await.unwrap());
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+#[tokio::test]
+async fn the_keeper_leaves_a_file_that_is_current_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE_NAME);
+    let directory: Arc<dyn Directory> = Arc::new(full().await);
+    directory.state_put(SETTINGS, b"srs-secret", b"one", FOREVER).await.unwrap();
+    let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap());
+    let kept = async || ExportKeeper::start(Arc::clone(&directory), &path).stop().await;
+    kept().await;
+    // Held open, so that no other file gets its number.
+    let first = (std::fs::File::open(&path).unwrap(), inode());
+    kept().await;
+    assert_eq!(inode(), first.1, "nothing changed");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let cut = text.find("\n[[alias]]").unwrap();
+    let other = text.replacen("revision = ", "revision = 9", 1);
+    for damaged in [&text[..cut], "", other.as_str()] {
+        std::fs::write(&path, damaged).unwrap();
+        kept().await;
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "written anew");
+    }
+    directory.state_put(SETTINGS, b"srs-secret", b"two", FOREVER).await.unwrap();
+    kept().await;
+    assert_ne!(std::fs::read_to_string(&path).unwrap(), text, "a secret is no change of the directory, and is kept all the same");
+}

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, RwLock, watch};
 
 use crate::open::Place;
 use crate::postgres::{NodeState, Registry};
-use crate::records::{AliasAddress, AliasRecord, Change, CredentialRecord, DomainRecord, UserRecord};
+use crate::records::{Addressee, AliasAddress, AliasRecord, Change, CredentialRecord, DomainRecord, UserRecord};
 use crate::state::StateRow;
 use crate::store::{Directory, DirectoryError, Result};
 use crate::transfer::{Adapt, Copy, Transferred};
@@ -303,6 +303,10 @@ impl Directory for Movable {
 
     async fn user(&self, address: &Mailbox) -> Result<Option<UserRecord>> {
         self.inner().user(address).await
+    }
+
+    async fn addressee(&self, address: &Mailbox) -> Result<Option<Addressee>> {
+        self.inner().addressee(address).await
     }
 
     async fn user_by_login(&self, login: &Mailbox) -> Result<Option<UserRecord>> {

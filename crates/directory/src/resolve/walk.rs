@@ -6,13 +6,13 @@ use std::time::SystemTime;
 use pillarbox_smtp::{Domain, LocalPart, Mailbox};
 
 use super::{ResolvePolicy, Resolved, RouteStep, StepKind, Target, is_role_address};
-use crate::records::{AliasAddress, UserRecord};
+use crate::records::{Addressee, AliasAddress};
 use crate::srs;
 use crate::store::{Directory, Result};
 
 /// Who takes an address of a hosted domain.
 enum Owner {
-    User(UserRecord),
+    User(Addressee),
     Alias(Vec<Mailbox>),
     Nobody,
 }
@@ -212,7 +212,7 @@ impl<'a> Walk<'a> {
         if !keep && let Some(alias) = self.directory.alias(&AliasAddress::Mailbox(address.clone())).await? {
             return Ok(Owner::Alias(alias.targets));
         }
-        Ok(self.directory.user(address).await?.map_or(Owner::Nobody, Owner::User))
+        Ok(self.directory.addressee(address).await?.map_or(Owner::Nobody, Owner::User))
     }
 
     /// The targets of the alias `named`, which was looked up for `visit`. A detail goes on to targets that have none of their own,
@@ -236,7 +236,7 @@ impl<'a> Walk<'a> {
             .collect()
     }
 
-    fn mailbox(&mut self, user: UserRecord, folder: Option<String>) {
+    fn mailbox(&mut self, user: Addressee, folder: Option<String>) {
         let address = user.address;
         if user.suspended {
             self.step(StepKind::Suspended { user: address.clone() });

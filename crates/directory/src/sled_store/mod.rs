@@ -5,6 +5,7 @@
 //! How it fails: after one failed write or sync nothing more is written until the process is restarted, reads go on, and
 //! [`SledDirectory::health`] says why.
 
+mod addresses;
 mod open;
 mod state;
 #[cfg(test)]
@@ -19,11 +20,12 @@ use pillarbox_smtp::{Domain, Mailbox};
 use tokio::sync::watch;
 
 use crate::clock::{Clock, SystemClock};
-use crate::records::{AliasAddress, AliasRecord, Change, CredentialRecord, DomainRecord, UserRecord};
+use crate::records::{Addressee, AliasAddress, AliasRecord, Change, CredentialRecord, DomainRecord, UserRecord};
 use crate::state::StateRow;
 use crate::store::{Directory, DirectoryError, Result};
-use crate::tables::{Row, Rows, Table, Tables, read};
+use crate::tables::{Row, Rows, Table, Tables, keys, read};
 
+use addresses::{Addresses, Known};
 pub(crate) use open::Forest;
 use state::State;
 use writer::Writer;
@@ -48,6 +50,7 @@ impl Default for SledOptions {
 /// The directory in a sled database of its own. One process at a time.
 pub struct SledDirectory {
     forest: Forest,
+    addresses: Arc<Addresses>,
     state: State,
     writer: Writer,
     path: PathBuf,
@@ -72,9 +75,11 @@ impl SledDirectory {
         let path = path.as_ref();
         let opened = open::open(path, &options)?;
         let forest = opened.forest;
-        let writer = Writer::start(forest.clone(), path, Arc::clone(&options.clock))?;
+        let (addresses, gathering) = Addresses::open(path, forest.revision()?);
+        let addresses = Arc::new(addresses);
+        let writer = Writer::start(forest.clone(), path, Arc::clone(&options.clock), Arc::clone(&addresses), gathering)?;
         let state = State::new(forest.clone(), writer.handle(), options.clock);
-        Ok(Self { forest, state, writer, path: path.to_owned(), rebuilt: opened.rebuilt })
+        Ok(Self { forest, addresses, state, writer, path: path.to_owned(), rebuilt: opened.rebuilt })
     }
 
     /// Why nothing can be written any more, or `Ok`.
@@ -133,6 +138,14 @@ impl Directory for SledDirectory {
         read::user(&self.forest, address)
     }
 
+    async fn addressee(&self, address: &Mailbox) -> Result<Option<Addressee>> {
+        match self.addresses.user(&keys::mailbox(address)) {
+            Known::Absent => Ok(None),
+            Known::Plain => Ok(Some(Addressee::plain(address).map_err(|e| DirectoryError::Refused(e.to_string()))?)),
+            Known::Ask => Ok(self.user(address).await?.map(Addressee::from)),
+        }
+    }
+
     async fn user_by_login(&self, login: &Mailbox) -> Result<Option<UserRecord>> {
         read::user_by_login(&self.forest, login)
     }
@@ -146,7 +159,7 @@ impl Directory for SledDirectory {
     }
 
     async fn alias(&self, address: &AliasAddress) -> Result<Option<AliasRecord>> {
-        read::alias(&self.forest, address)
+        if self.addresses.may_have_alias(&keys::alias(address)) { read::alias(&self.forest, address) } else { Ok(None) }
     }
 
     async fn aliases(&self, domain: Option<&Domain>, after: Option<&AliasAddress>, limit: usize) -> Result<Vec<AliasRecord>> {

@@ -142,6 +142,7 @@ fn exported_revision(export: &Path) -> io::Result<Option<Option<u64>>> {
 
 /// Fills a new database from the export, where there is one, and then writes the format key.
 fn finish(forest: Forest, path: &Path, export: &Path, cause: String) -> Result<Opened> {
+    super::addresses::forget(path);
     let mut rebuilt = None;
     if export.exists() {
         let count = restore(&forest, export)?;

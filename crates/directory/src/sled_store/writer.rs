@@ -16,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 use tokio::sync::{oneshot, watch};
 
+use super::addresses::{Addresses, Gathering};
 use super::open::{Forest, REVISION, locked_by_other};
 use super::state::Sweeper;
 use crate::clock::Clock;
@@ -101,7 +102,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(forest: Forest, path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
+    pub(super) fn start(
+        forest: Forest,
+        path: &Path,
+        clock: Arc<dyn Clock>,
+        addresses: Arc<Addresses>,
+        gathering: Gathering,
+    ) -> Result<Self> {
         let unavailable = |e: std::io::Error| DirectoryError::Unavailable(format!("{}: {e}", path.display()));
         let file = File::open(path.join("db")).map_err(unavailable)?;
         let (sender, jobs) = channel();
@@ -113,7 +120,8 @@ impl Writer {
         });
         let sweeper = Sweeper::new(forest.clone(), clock);
         let revision = handle.generation();
-        let run = Run { forest, file, jobs, handle: Arc::clone(&handle), sweeper, revision };
+        let saved = (!gathering.is_under_way()).then_some(revision);
+        let run = Run { forest, file, jobs, handle: Arc::clone(&handle), sweeper, revision, addresses, gathering, saved };
         let thread = std::thread::Builder::new().name("directory".into()).spawn(|| run.run()).map_err(unavailable)?;
         Ok(Self { handle, thread: Some(thread), path: path.to_owned() })
     }
@@ -146,15 +154,25 @@ struct Run {
     handle: Arc<Handle>,
     sweeper: Sweeper,
     revision: u64,
+    addresses: Arc<Addresses>,
+    gathering: Gathering,
+    /// The revision for which the file of addresses is right.
+    saved: Option<u64>,
 }
 
 impl Run {
     fn run(mut self) {
+        self.serve();
+        self.save_addresses();
+    }
+
+    fn serve(&mut self) {
         let mut flush_at: Option<Instant> = None;
         let mut sweep_at = Instant::now() + SWEEP_EVERY;
         loop {
             let until = flush_at.map_or(sweep_at, |at| at.min(sweep_at));
-            let job = match self.jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            let pause = if self.gathering.is_under_way() { Duration::ZERO } else { until.saturating_duration_since(Instant::now()) };
+            let job = match self.jobs.recv_timeout(pause) {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => Some(Job::Stop),
@@ -171,13 +189,15 @@ impl Run {
                 Some(Job::Flush(answer)) => {
                     self.sync();
                     flush_at = None;
+                    // Whoever asks is about to end, and may not live to see this thread joined.
+                    self.save_addresses();
                     let _ = answer.send(());
                 }
                 Some(Job::Stop) => {
                     self.sync();
                     return;
                 }
-                None => {}
+                None => self.gather(),
             }
             let now = Instant::now();
             if flush_at.is_some_and(|at| at <= now) {
@@ -255,14 +275,53 @@ impl Run {
         let why = match catch_unwind(AssertUnwindSafe(commit)) {
             Ok(Ok(())) => {
                 self.revision = revision;
+                self.addresses.follow(&writes);
                 return Ok(());
             }
             Ok(Err(TransactionError::Storage(error))) => error.to_string(),
             Ok(Err(TransactionError::Abort(()))) => "the transaction was given up".into(),
             Err(_) => "the database panicked in a write".into(),
         };
+        self.addresses.distrust();
         self.handle.fail(&why);
         Err(DirectoryError::Unavailable(why))
+    }
+
+    /// Gathers some of the addresses, where they are not whole yet.
+    fn gather(&mut self) {
+        if !self.gathering.is_under_way() {
+            return;
+        }
+        let gathered = catch_unwind(AssertUnwindSafe(|| self.addresses.gather(&self.forest, &mut self.gathering)));
+        let why = match gathered {
+            Ok(Ok(())) => {
+                if !self.gathering.is_under_way() {
+                    self.save_addresses();
+                }
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the database panicked in a read".into(),
+        };
+        self.gathering = Gathering::default();
+        self.addresses.distrust();
+        tracing::warn!(%why, "the addresses could not be gathered; each look-up reads the database");
+    }
+
+    /// For the next start. Without them it takes longer, which is all.
+    fn save_addresses(&mut self) {
+        if self.saved == Some(self.revision) {
+            return;
+        }
+        // The file must not be ahead of the disk.
+        self.sync();
+        if self.handle.health().is_err() {
+            return;
+        }
+        match self.addresses.save(self.revision) {
+            Ok(()) => self.saved = Some(self.revision),
+            Err(error) => tracing::warn!(%error, "the addresses could not be kept for the next start"),
+        }
     }
 
     /// Flush, then a real sync. Failure is final.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use pillarbox_directory::{Quota, UserRecord};
+use pillarbox_directory::{Addressee, Quota, UserRecord};
 use pillarbox_smtp::{EnhancedCode, Mailbox, Reply};
 
 use crate::maildir::{MailRoot, Missing, StoreError};
@@ -31,14 +31,14 @@ impl QuotaCheck {
 
     /// The octets a user may hold; `None` is no bound.
     pub fn limit(&self, user: &UserRecord) -> Option<u64> {
-        limit(&self.settings.load(), user)
+        limit(&self.settings.load(), user.quota)
     }
 
     /// The reply for a recipient whose mailbox cannot take `size` more octets (the SIZE of MAIL, or 1): 452 4.2.2, or 552 5.2.2 as `mailbox.over_quota` says.
     /// `None` when it fits, when there is no bound, or when the mailbox cannot be read now: then delivery finds out.
-    pub async fn would_exceed(&self, user: &UserRecord, size: u64) -> Option<Reply> {
+    pub async fn would_exceed(&self, user: &Addressee, size: u64) -> Option<Reply> {
         let settings = self.settings.load_full();
-        let limit = limit(&settings, user)?;
+        let limit = limit(&settings, user.quota)?;
         let address = user.address.clone();
         let root = Arc::clone(&self.root);
         let used = blocking(move || {
@@ -92,8 +92,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError
 }
 
 /// The octets a user may hold; `None` is no bound.
-pub(crate) fn limit(settings: &Settings, user: &UserRecord) -> Option<u64> {
-    match user.quota {
+pub(crate) fn limit(settings: &Settings, own: Option<Quota>) -> Option<u64> {
+    match own {
         Some(Quota::Bytes(bytes)) => Some(bytes),
         Some(Quota::None) => None,
         None => settings.default_quota,
