@@ -47,19 +47,18 @@ impl Queue {
     /// # Errors
     /// As for [`Queue::accept`].
     pub async fn take(&self, mut envelope: Envelope, body: Body) -> Result<Taken, AcceptError> {
-        self.admission()?;
-        self.complete(&mut envelope, &body)?;
         let id = envelope.id;
-        let mut delivered = None;
         if self.may_go_at_once(&envelope, &body) {
-            delivered = self.deliver_at_once(&envelope, &body).await;
+            self.admission()?;
+            self.complete(&mut envelope, &body)?;
+            let delivered = self.deliver_at_once(&envelope, &body).await;
+            if delivered.is_some() {
+                metrics::counter!("pillarbox_queue_accepted_total").increment(1);
+                return Ok(Taken { id, delivered });
+            }
         }
-        if delivered.is_some() {
-            metrics::counter!("pillarbox_queue_accepted_total").increment(1);
-        } else {
-            self.accept_with(envelope, body, &[], false).await?;
-        }
-        Ok(Taken { id, delivered })
+        self.accept(envelope, body).await?;
+        Ok(Taken { id, delivered: None })
     }
 
     /// Whether nothing but storing is to be done. Without a sync of its own, what lies in memory alone is not safe; what lies in a file is
