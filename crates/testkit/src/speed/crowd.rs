@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -10,6 +11,9 @@ use super::connection::{Access, Connection};
 
 /// Connections being opened at once.
 const AT_ONCE: usize = 16;
+
+/// Longest wait for a connection to be greeted.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Connections that stay open until this is dropped.
 pub struct Crowd {
@@ -27,7 +31,8 @@ impl Crowd {
             let (access, places) = (access.clone(), Arc::clone(&places));
             opening.spawn(async move {
                 let _place = places.acquire().await.map_err(io::Error::other)?;
-                Connection::open(&access).await
+                let opened = tokio::time::timeout(PATIENCE, Connection::open(&access)).await;
+                opened.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no greeting came")))
             });
         }
         let mut this = Self { connections: Vec::with_capacity(count), failure: None };
