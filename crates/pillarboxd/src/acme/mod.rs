@@ -181,10 +181,11 @@ impl Orders {
 
 /// RFC 8555 §6.5: nobody's fault, and to be tried again. The client below does so within a request, a few times.
 fn is_stale_nonce(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| match cause.downcast_ref::<instant_acme::Error>() {
-        Some(instant_acme::Error::Api(problem)) => problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:badNonce"),
-        _ => false,
-    })
+    error.chain().filter_map(|cause| cause.downcast_ref()).any(is_bad_nonce)
+}
+
+fn is_bad_nonce(error: &instant_acme::Error) -> bool {
+    matches!(error, instant_acme::Error::Api(problem) if problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:badNonce"))
 }
 
 /// Five minutes, then twice as long each time.

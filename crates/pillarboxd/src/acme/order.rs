@@ -99,13 +99,13 @@ async fn ready(order: &mut Order, acme: &Acme) -> anyhow::Result<()> {
     bail!("the ACME authority did not accept our proof ({}); {}", why.join("; "), hint(acme))
 }
 
-/// How an order that did not become ready stands; none where it did. What went wrong with the question itself is no judgement, and keeps its
-/// kind, since some of it is worth another try.
+/// How an order that did not become ready stands, in the authority's words; none where it did. What went wrong with the question itself is no
+/// judgement, and keeps its kind, since it is worth another try.
 fn standing(judged: Result<OrderStatus, Error>) -> anyhow::Result<Option<String>> {
     match judged {
         Ok(OrderStatus::Ready) => Ok(None),
         Ok(status) => Ok(Some(format!("the order is {status:?}"))),
-        Err(error @ Error::Timeout(_)) => Ok(Some(error.to_string())),
+        Err(error @ (Error::Api(_) | Error::Timeout(_))) if !super::is_bad_nonce(&error) => Ok(Some(error.to_string())),
         Err(error) => Err(error).context("the ACME authority did not tell how the order stands"),
     }
 }
@@ -132,5 +132,8 @@ mod tests {
         assert_eq!(standing(Ok(OrderStatus::Ready)).unwrap(), None);
         assert_eq!(standing(Ok(OrderStatus::Invalid)).unwrap().as_deref(), Some("the order is Invalid"));
         assert!(standing(Err(Error::Timeout(None))).unwrap().is_some());
+        let unreachable = r#"{"type":"urn:ietf:params:acme:error:connection","detail":"connection refused"}"#;
+        let judged = standing(Err(Error::Api(serde_json::from_str(unreachable).unwrap()))).unwrap();
+        assert!(judged.is_some_and(|why| why.contains("connection refused")));
     }
 }
