@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::notes::{Note, Position, Start};
@@ -497,8 +497,6 @@ impl Shared {
             }
             inbox.asleep = false;
         }
-        // Sessions that wait for this processor come first: what they append now shares the flush. Where nobody waits it takes no time.
-        MutexGuard::unlocked(&mut inbox, std::thread::yield_now);
         inbox.urgent = false;
         let items = std::mem::take(&mut inbox.items);
         (!items.is_empty() || !inbox.stop).then_some(items)
