@@ -1,29 +1,27 @@
-//! The thread that writes the journal: gathers what waits, writes it, syncs once, wakes everyone who waited. No timer: a lone
-//! message goes at once, company shares a flush.
+//! The thread that writes the journal: gathers what waits, writes it, syncs once, wakes everyone who waited. A lone message goes at once,
+//! company shares a flush ([`super::company`] says when it is worth waiting for).
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::Instant;
 
-use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::company::Company;
+use super::inbox::{Inbox, Item, NewMessage};
 use super::notes::{Note, Position, Start};
-use super::record::{END_SPAN, HEADER, Kind, span, u64_at};
+use super::record::{END_SPAN, HEADER, span};
 use super::segment::{Hold, Pool, Segment};
 use super::writer::{Record, Writer};
 use crate::disk::{Disk, DiskFile, is_full};
-use crate::id::{Ids, QueueId};
+use crate::id::Ids;
 
 /// Octets written before their waiters are woken, at most: company should not make a message late.
 const BATCH: u64 = 8 << 20;
-
-/// How long a note that nobody waits for may wait for company. It is written then, and synced with whatever is synced next.
-const LAZY: Duration = Duration::from_millis(5);
 
 /// Why the journal took nothing.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -42,16 +40,6 @@ pub(crate) enum JournalError {
     Closed,
 }
 
-/// A message to be appended.
-#[derive(Debug)]
-pub(crate) struct NewMessage {
-    pub(crate) kind: Kind,
-    /// From [`super::message_head`].
-    pub(crate) head: Bytes,
-    /// What follows it: header fields added before the body, and the body unless it is a file.
-    pub(crate) rest: [Bytes; 2],
-}
-
 /// Where a message ended up.
 #[derive(Debug)]
 pub(crate) struct Placed {
@@ -67,23 +55,6 @@ impl Placed {
     }
 }
 
-type Answer<T> = oneshot::Sender<Result<T, JournalError>>;
-
-enum Item {
-    /// `alone`: no notes came with it that say more than itself.
-    Message {
-        crc: u32,
-        message: NewMessage,
-        alone: bool,
-        answer: Answer<Placed>,
-    },
-    Note {
-        kind: Kind,
-        payload: Vec<u8>,
-    },
-    Flush(Answer<Position>),
-}
-
 /// The handle to the thread.
 pub(crate) struct Journal {
     shared: Arc<Shared>,
@@ -93,8 +64,8 @@ pub(crate) struct Journal {
 struct Shared {
     disk: Arc<dyn Disk>,
     writer: Mutex<Writer>,
-    inbox: Mutex<Inbox>,
-    wake: Condvar,
+    inbox: Inbox,
+    company: Mutex<Company>,
     /// Segments that were written and not taken back yet, oldest first; the one being written is the last.
     segments: Mutex<VecDeque<Arc<Segment>>>,
     failed: Mutex<Option<Arc<str>>>,
@@ -102,16 +73,6 @@ struct Shared {
     unsynced: AtomicBool,
     commits: AtomicU64,
     largest: u64,
-}
-
-#[derive(Default)]
-struct Inbox {
-    items: Vec<Item>,
-    /// Someone waits, or something must be written at once.
-    urgent: bool,
-    /// The thread sleeps.
-    asleep: bool,
-    stop: bool,
 }
 
 impl Journal {
@@ -126,8 +87,8 @@ impl Journal {
         let shared = Arc::new(Shared {
             disk,
             writer: Mutex::new(writer),
-            inbox: Mutex::default(),
-            wake: Condvar::new(),
+            inbox: Inbox::default(),
+            company: Mutex::default(),
             segments: Mutex::new(segments),
             failed: Mutex::new(None),
             unsynced: AtomicBool::new(false),
@@ -142,8 +103,7 @@ impl Journal {
     /// Appends messages and notes in one piece: a crash finds all of them or a part from the front. The answer comes once all is durable.
     pub(crate) fn append(&self, message: NewMessage, notes: &[Note]) -> oneshot::Receiver<Result<Placed, JournalError>> {
         let (answer, receiver) = oneshot::channel();
-        let len = message.head.len() + message.rest.iter().map(Bytes::len).sum::<usize>();
-        let too_large = span(len) > self.shared.largest;
+        let too_large = span(message.len()) > self.shared.largest;
         if let Some(error) = self.error().or(too_large.then_some(JournalError::TooLarge)) {
             _ = answer.send(Err(error));
             return receiver;
@@ -151,14 +111,14 @@ impl Journal {
         // The sum over the payload is taken here, in the sessions' threads, which are many.
         let crc = message.rest.iter().fold(crc32c::crc32c(&message.head), |crc, part| crc32c::crc32c_append(crc, part));
         let first = Item::Message { crc, message, alone: notes.is_empty(), answer };
-        self.push(std::iter::once(first).chain(notes.iter().map(note_item)), true);
+        self.shared.inbox.push(std::iter::once(first).chain(notes.iter().map(Item::note)), false);
         receiver
     }
 
     /// Appends a note that nobody waits for. `urgent`: at once; otherwise within milliseconds.
     pub(crate) fn note(&self, note: &Note, urgent: bool) {
         if self.error().is_none() {
-            self.push(std::iter::once(note_item(note)), urgent);
+            self.shared.inbox.push(std::iter::once(Item::note(note)), urgent);
         }
     }
 
@@ -172,7 +132,7 @@ impl Journal {
         let mut writer = self.shared.writer.lock();
         if !writer.has_room(record.header.span()) {
             drop(writer);
-            self.push(std::iter::once(note_item(note)), true);
+            self.shared.inbox.push(std::iter::once(Item::note(note)), true);
             return;
         }
         match writer.put(&[record]) {
@@ -198,7 +158,7 @@ impl Journal {
         let (answer, receiver) = oneshot::channel();
         match self.error() {
             Some(error) => _ = answer.send(Err(error)),
-            None => self.push(std::iter::once(Item::Flush(answer)), true),
+            None => self.shared.inbox.push(std::iter::once(Item::Flush(answer)), false),
         }
         receiver
     }
@@ -255,8 +215,7 @@ impl Journal {
 
     /// Writes and syncs what waits, then ends the thread. Blocks for as long as that takes.
     pub(crate) fn close(&self) {
-        self.shared.inbox.lock().stop = true;
-        self.shared.wake.notify_one();
+        self.shared.inbox.stop();
         if let Some(thread) = self.thread.lock().take() {
             _ = thread.join();
         }
@@ -265,70 +224,11 @@ impl Journal {
     fn error(&self) -> Option<JournalError> {
         self.failure().map(JournalError::Failed)
     }
-
-    fn push(&self, items: impl Iterator<Item = Item>, urgent: bool) {
-        let mut inbox = self.shared.inbox.lock();
-        if inbox.stop {
-            drop(inbox);
-            items.for_each(|item| item.refuse(&JournalError::Closed));
-            return;
-        }
-        let first = inbox.items.is_empty();
-        inbox.items.extend(items);
-        let wake = inbox.asleep && (first || (urgent && !inbox.urgent));
-        inbox.urgent |= urgent;
-        drop(inbox);
-        if wake {
-            self.shared.wake.notify_one();
-        }
-    }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-fn note_item(note: &Note) -> Item {
-    Item::Note { kind: note.kind(), payload: note.encode() }
-}
-
-impl Item {
-    fn record(&self) -> Option<Record<'_>> {
-        match self {
-            Self::Message { crc, message, .. } => Some(Record::message(message.kind, *crc, &message.head, &message.rest)),
-            Self::Note { kind, payload } => Some(Record::note(*kind, payload)),
-            Self::Flush(_) => None,
-        }
-    }
-
-    fn span(&self) -> u64 {
-        match self {
-            Self::Message { message, .. } => span(message.head.len() + message.rest.iter().map(Bytes::len).sum::<usize>()),
-            Self::Note { payload, .. } => span(payload.len()),
-            Self::Flush(_) => 0,
-        }
-    }
-
-    /// What takes a message back. Not one that came with notes: a report that is taken back would leave the failure of which it tells.
-    fn withdrawal(&self) -> Option<Note> {
-        match self {
-            Self::Message { message, alone: true, .. } => Some(Note::Parked(QueueId(u64_at(&message.head, 0)?))),
-            _ => None,
-        }
-    }
-
-    fn wants_sync(&self) -> bool {
-        !matches!(self, Self::Note { .. })
-    }
-
-    fn refuse(self, error: &JournalError) {
-        match self {
-            Self::Message { answer, .. } => _ = answer.send(Err(error.clone())),
-            Self::Flush(answer) => _ = answer.send(Err(error.clone())),
-            Self::Note { .. } => {}
-        }
     }
 }
 
@@ -340,6 +240,31 @@ struct Chunk {
     end: u64,
 }
 
+fn messages(chunks: &[Chunk]) -> usize {
+    chunks.iter().flat_map(|chunk| &chunk.items).filter(|item| item.is_message()).count()
+}
+
+impl Chunk {
+    /// Tells those who wait that it is durable.
+    fn answer(self) {
+        let mut at = self.start;
+        for item in self.items {
+            let next = at + item.span();
+            match item {
+                Item::Message { message, answer, .. } => {
+                    let placed = Placed { hold: Hold::new(&self.segment), rest_at: at + HEADER as u64 + message.head.len() as u64 };
+                    _ = answer.send(Ok(placed));
+                }
+                Item::Flush(answer) => {
+                    _ = answer.send(Ok(Position { generation: self.segment.generation, offset: self.end }));
+                }
+                Item::Note { .. } => {}
+            }
+            at = next;
+        }
+    }
+}
+
 impl Shared {
     /// The thread.
     fn run(self: Arc<Self>) {
@@ -347,10 +272,7 @@ impl Shared {
         struct Fuse(Arc<Shared>);
         impl Drop for Fuse {
             fn drop(&mut self) {
-                let mut inbox = self.0.inbox.lock();
-                inbox.stop = true;
-                let left = std::mem::take(&mut inbox.items);
-                drop(inbox);
+                let left = self.0.inbox.close();
                 if std::thread::panicking() {
                     self.0.fail("its thread ended unexpectedly");
                 }
@@ -358,7 +280,7 @@ impl Shared {
             }
         }
         let fuse = Fuse(self);
-        while let Some(items) = fuse.0.next() {
+        while let Some(items) = fuse.0.inbox.next() {
             fuse.0.write_all(items);
         }
         if fuse.0.failed.lock().is_none()
@@ -368,15 +290,38 @@ impl Shared {
         }
     }
 
+    /// Writes items as they are, then lets what comes shortly after join their flush. Nothing that was taken out of the inbox waits unwritten.
     fn write_all(&self, items: Vec<Item>) {
         let mut waiting: VecDeque<Item> = items.into();
+        let (mut chunks, began) = (Vec::new(), Instant::now());
+        loop {
+            self.write(&mut waiting, &mut chunks);
+            let messages = messages(&chunks);
+            let wait = if messages > 0 && !self.is_much(&chunks) { self.company.lock().wait(messages, began) } else { None };
+            let Some(wait) = wait else { break };
+            waiting.extend(self.inbox.gather(wait.more, wait.until));
+            if waiting.is_empty() {
+                break;
+            }
+        }
+        self.commit(chunks);
+    }
+
+    fn is_much(&self, chunks: &[Chunk]) -> bool {
+        chunks.iter().map(|chunk| chunk.end - chunk.start).sum::<u64>() >= BATCH
+    }
+
+    fn write(&self, waiting: &mut VecDeque<Item>, chunks: &mut Vec<Chunk>) {
         while !waiting.is_empty() {
             if let Some(reason) = self.failed.lock().clone() {
                 waiting.drain(..).for_each(|item| item.refuse(&JournalError::Failed(Arc::clone(&reason))));
                 return;
             }
-            match self.write_some(&mut waiting) {
-                Ok(chunk) => self.commit(chunk),
+            if self.is_much(chunks) {
+                self.commit(std::mem::take(chunks));
+            }
+            match self.write_some(waiting) {
+                Ok(chunk) => chunks.push(chunk),
                 // The room that is left in the segment still serves notes, which let what was accepted be finished.
                 Err(error) if is_full(&error) => {
                     if let Some(item) = waiting.pop_front() {
@@ -419,28 +364,19 @@ impl Shared {
     }
 
     /// Syncs what was written, if anyone waits for that, and answers.
-    fn commit(&self, chunk: Chunk) {
-        if chunk.items.iter().any(Item::wants_sync)
-            && let Err(error) = self.sync()
-        {
-            self.refuse_written(chunk.items, &error);
-            return;
-        }
-        let mut at = chunk.start;
-        for item in chunk.items {
-            let next = at + item.span();
-            match item {
-                Item::Message { message, answer, .. } => {
-                    let placed = Placed { hold: Hold::new(&chunk.segment), rest_at: at + HEADER as u64 + message.head.len() as u64 };
-                    _ = answer.send(Ok(placed));
-                }
-                Item::Flush(answer) => {
-                    _ = answer.send(Ok(Position { generation: chunk.segment.generation, offset: chunk.end }));
-                }
-                Item::Note { .. } => {}
+    fn commit(&self, chunks: Vec<Chunk>) {
+        if chunks.iter().flat_map(|chunk| &chunk.items).any(Item::wants_sync) {
+            let began = Instant::now();
+            if let Err(error) = self.sync() {
+                self.refuse_written(chunks.into_iter().flat_map(|chunk| chunk.items).collect(), &error);
+                return;
             }
-            at = next;
+            match messages(&chunks) {
+                0 => {}
+                served => self.company.lock().note(began.elapsed(), served, self.inbox.messages()),
+            }
         }
+        chunks.into_iter().for_each(Chunk::answer);
     }
 
     /// Refuses what was written and did not become durable. The next start may find it all the same, and what was refused shall not be
@@ -482,24 +418,6 @@ impl Shared {
         drop(writer);
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// What to write next; `None` once stopped and empty.
-    fn next(&self) -> Option<Vec<Item>> {
-        let mut inbox = self.inbox.lock();
-        let mut patient = true;
-        while !inbox.stop && !inbox.urgent && (patient || inbox.items.is_empty()) {
-            inbox.asleep = true;
-            if inbox.items.is_empty() {
-                self.wake.wait(&mut inbox);
-            } else {
-                patient = !self.wake.wait_for(&mut inbox, LAZY).timed_out();
-            }
-            inbox.asleep = false;
-        }
-        inbox.urgent = false;
-        let items = std::mem::take(&mut inbox.items);
-        (!items.is_empty() || !inbox.stop).then_some(items)
     }
 
     fn fail(&self, reason: &str) -> Arc<str> {

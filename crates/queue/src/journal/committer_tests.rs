@@ -2,11 +2,13 @@
 
 use std::io::IoSlice;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::disk::RealDisk;
 use crate::envelope::{Envelope, Recipient, Route, Status};
 use crate::id::QueueId;
-use crate::journal::{Replay, message_head, replay};
+use crate::journal::{Kind, Replay, message_head, replay};
 
 pub(crate) fn envelope(id: u64) -> Envelope {
     let recipient = Recipient::new("bob@example.org".parse().unwrap(), Route::Relay);

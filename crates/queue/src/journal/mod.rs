@@ -3,13 +3,16 @@
 //! It is short-lived: a message leaves as soon as its recipients are settled, or when files under `deferred/` stand for it.
 
 mod committer;
+mod company;
+mod inbox;
 mod notes;
 mod record;
 mod replay;
 mod segment;
 mod writer;
 
-pub(crate) use committer::{Journal, JournalError, NewMessage, Placed};
+pub(crate) use committer::{Journal, JournalError, Placed};
+pub(crate) use inbox::NewMessage;
 pub(crate) use notes::{FileRef, Note, Start, message_head};
 pub(crate) use record::Kind;
 pub(crate) use replay::{Recovered, RecoveredBody, Replay, ReplayError, replay};
