@@ -35,7 +35,7 @@ pub async fn may_send_as_with(directory: &dyn Directory, delimiter: &str, user: 
         if owns(&user, &address) {
             return Ok(true);
         }
-        if directory.domain(&address.domain).await?.is_none() {
+        if !directory.has_domain(&address.domain).await? {
             continue;
         }
         let base = address.split_detail(delimiter).map(|(base, _)| base);

@@ -166,7 +166,7 @@ impl Srs {
         now: SystemTime,
     ) -> Result<ReversePath, DirectoryError> {
         let Some(original) = sender.mailbox() else { return Ok(ReversePath::Null) };
-        if directory.domain(&original.domain).await?.is_some() {
+        if directory.has_domain(&original.domain).await? {
             return Ok(sender.clone());
         }
         Ok(self.rewrite(directory, original, &forwarded_by.domain, now).await?.into())

@@ -57,6 +57,10 @@ pub type Result<T> = std::result::Result<T, DirectoryError>;
 pub trait Directory: Send + Sync + 'static {
     /// A domain we host, or `None`.
     async fn domain(&self, name: &Domain) -> Result<Option<DomainRecord>>;
+    /// Whether we host it: asked for each message, where a store can answer it with less work than `domain`.
+    async fn has_domain(&self, name: &Domain) -> Result<bool> {
+        Ok(self.domain(name).await?.is_some())
+    }
     /// All domains by name.
     async fn domains(&self) -> Result<Vec<DomainRecord>>;
     /// A user by the exact (folded) address.

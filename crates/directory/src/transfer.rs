@@ -78,7 +78,7 @@ impl Copy<'_> {
         }
         let mut gone = Vec::new();
         for domain in self.to.domains().await? {
-            if self.from.domain(&domain.name).await?.is_none() {
+            if !self.from.has_domain(&domain.name).await? {
                 gone.push(Change::RemoveDomain(domain.name));
             }
         }

@@ -12,28 +12,29 @@ use crate::intake::now_millis;
 use crate::routing;
 
 impl Connection {
-    /// Decides an event or takes note of it.
+    /// Decides an event or takes note of it. Each in a box of its own size: a future as large as the largest would be made, and copied, for
+    /// every command.
     pub(crate) async fn on_event(&mut self, event: Event) {
         match event {
-            Event::Helo { name, .. } => self.on_helo(name).await,
+            Event::Helo { name, .. } => Box::pin(self.on_helo(name)).await,
             Event::Mail { path, params } => {
-                let answer = self.on_mail(path, params).await;
+                let answer = Box::pin(self.on_mail(path, params)).await;
                 self.answer(answer, replies::sender_ok());
             }
             Event::Rcpt { path, params } => {
-                let answer = self.on_rcpt(path, params).await;
+                let answer = Box::pin(self.on_rcpt(path, params)).await;
                 self.answer(answer, replies::recipient_ok());
             }
             Event::DataStart => self.on_data_start(),
             Event::Content(octets) => self.on_content(octets).await,
-            Event::MessageEnd => self.on_message_end().await,
+            Event::MessageEnd => Box::pin(self.on_message_end()).await,
             Event::MessageAborted { why } => {
                 metrics::counter!("pillarbox_ingest_messages_refused_total", "why" => "content").increment(1);
                 self.log_reject("", None, &format!("the message was refused on the way: {why:?}"));
-                self.drop_draft().await;
+                Box::pin(self.drop_draft()).await;
             }
-            Event::Auth(request) => self.on_auth(request).await,
-            Event::Reset => self.drop_draft().await,
+            Event::Auth(request) => Box::pin(self.on_auth(request)).await,
+            Event::Reset => Box::pin(self.drop_draft()).await,
             Event::Refused(reply) => self.log_reject("", None, &reply.to_string()),
             Event::Vrfy(_) | Event::Quit | Event::Noop => {}
         }

@@ -252,7 +252,7 @@ impl Connection {
                 Step::Event(Event::Content(octets)) => self.on_content(octets).await,
                 Step::Event(event) => {
                     quit |= event == Event::Quit;
-                    // Boxed: what a command needs must not weigh on every idle connection.
+                    // Boxed: it must not weigh on every idle connection.
                     Box::pin(self.on_event(event)).await;
                 }
                 Step::StartTls => {

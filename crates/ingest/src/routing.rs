@@ -44,7 +44,7 @@ async fn forwarding_path(
     forwarded_by: &Mailbox,
 ) -> Result<Option<ReversePath>, DirectoryError> {
     let (Some(sender), Some(srs)) = (from.mailbox(), &policy.srs) else { return Ok(None) };
-    if directory.domain(&sender.domain).await?.is_some() {
+    if directory.has_domain(&sender.domain).await? {
         return Ok(None);
     }
     let rewritten = srs.rewrite(directory, sender, &forwarded_by.domain, std::time::SystemTime::now()).await?;

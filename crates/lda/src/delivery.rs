@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::folders::Folders;
 use crate::maildir::{
-    self, Content, EarlierWork, FolderName, MailRoot, MaildirHandle, Place, Sizes, StoreError, UniqueName, delivery_header,
+    self, Content, Durability, EarlierWork, FolderName, MailRoot, MaildirHandle, Manner, Sizes, StoreError, UniqueName, delivery_header,
 };
 use crate::quota;
 use crate::quota::maildirsize::Account;
@@ -81,19 +81,13 @@ pub(crate) struct Batch<'a> {
     buffer: Vec<u8>,
     now: SystemTime,
     vacations: Vec<Stored>,
-    /// What is stored survives a power cut at once.
-    durable: bool,
+    durability: Durability,
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(root: &'a MailRoot, settings: &'a Settings, now: SystemTime) -> Self {
+    pub(crate) fn new(root: &'a MailRoot, settings: &'a Settings, now: SystemTime, durability: Durability) -> Self {
         let (users, listings, buffer, vacations) = Default::default();
-        Self { root, settings, now, users, listings, buffer, vacations, durable: false }
-    }
-
-    /// As [`Batch::new`]; what is reported as stored survives a power cut without a sync of the file system.
-    pub(crate) fn durable(root: &'a MailRoot, settings: &'a Settings, now: SystemTime) -> Self {
-        Self { durable: true, ..Self::new(root, settings, now) }
+        Self { root, settings, now, users, listings, buffer, vacations, durability }
     }
 
     /// The messages stored for users who have a vacation text.
@@ -238,11 +232,10 @@ impl<'a> Batch<'a> {
     }
 
     fn put(&self, handle: &MaildirHandle, name: &UniqueName, head: &[u8], content: &Content<'_>) -> Result<maildir::Stored, StoreError> {
-        if self.durable {
+        if self.durability == Durability::ByItself {
             self.root.make_way_durable(handle)?;
-            return handle.store_durably(name, head, content);
         }
-        handle.store(name, head, content, &Place::New, None)
+        handle.store(name, head, content, &Manner { durability: self.durability, ..Manner::default() })
     }
 
     /// Tells the user, in the mailbox itself, that it is nearly full. Such a message always fits.

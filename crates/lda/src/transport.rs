@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use pillarbox_config::Config;
@@ -10,18 +12,20 @@ use pillarbox_directory::{Directory, DirectoryError, UserRecord};
 use pillarbox_queue::{Body, Delivery, Destination, Envelope, Feed, Outcome, Recipient, Transport};
 use pillarbox_smtp::{EnhancedCode, Mailbox, Reply};
 
-use crate::delivery::{Batch, Job, Plan};
+use crate::delivery::{Batch, Job, Plan, Stored};
 use crate::hooks::Hooks;
 use crate::lmtp::{Client, backend_for};
-use crate::maildir::MailRoot;
+use crate::maildir::{Durability, MailRoot};
 use crate::quota::QuotaCheck;
 use crate::settings::Settings;
 use crate::vacation::Replier;
 use crate::way::Way;
 use crate::ways::Ways;
 
-/// Deliveries stored by one visit to the blocking pool.
+/// Deliveries stored in one go.
 const BATCH: usize = 64;
+/// How long a thread that stores waits for more before it ends: while mail comes, nobody has to be woken but itself.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// Connections to one LMTP server at once.
 const LMTP_CONNECTIONS: usize = 8;
 
@@ -33,9 +37,10 @@ pub(crate) type Found = Result<Option<Arc<UserRecord>>, DirectoryError>;
 
 /// The deliverer for mailboxes.
 ///
-/// Everything for Maildirs is one destination, served by as many runs as there are cores, each taking batches: a message waits for nobody's mailbox but its own, and
-/// names carry the time of acceptance, so that the order in which two runs store does not show.
+/// Everything for Maildirs is one destination, served by as many threads as there are cores, each taking batches: a message waits for nobody's mailbox but its own, and
+/// names carry the time of acceptance, so that the order in which two threads store does not show.
 pub struct MailboxTransport {
+    me: Weak<Self>,
     settings: Arc<ArcSwap<Settings>>,
     root: Arc<MailRoot>,
     ways: Arc<Ways>,
@@ -56,7 +61,8 @@ impl MailboxTransport {
         let settings = Arc::new(ArcSwap::from_pointee(Settings::new(config)));
         let ways = Ways::follow(Arc::clone(&directory)).await;
         let runs = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
-        Ok(Arc::new(Self { settings, root, ways, directory, hooks, maildir: Destination(MAILDIR.into()), runs }))
+        let maildir = Destination(MAILDIR.into());
+        Ok(Arc::new_cyclic(|me| Self { me: me.clone(), settings, root, ways, directory, hooks, maildir, runs }))
     }
 
     /// Takes a new configuration over; deliveries under way end by the old one. The mail folder stays where it was.
@@ -119,35 +125,32 @@ impl MailboxTransport {
         replier.consider(envelope, body, recipient, user).await;
     }
 
+    /// Stores what the feed has until nothing comes any more. Blocks now and then: it has a thread to itself.
     async fn run_maildir(&self, mut feed: Feed) {
-        while let Some(batch) = feed.next_batch(BATCH).await {
-            self.store(batch, false).await;
+        while let Some(batch) = feed.next_batch_within(BATCH, PATIENCE).await {
+            let work = self.plan(batch).await;
+            // Its deliveries are dropped then and so are deferred; the others go on.
+            match catch_unwind(AssertUnwindSafe(|| work.store(Durability::WithOthers))) {
+                Ok(stored) => self.all_stored(stored).await,
+                Err(_) => tracing::error!("storing a batch of messages ended by a defect in this program; they are tried again later"),
+            }
         }
     }
 
-    /// Stores deliveries in Maildirs and finishes them. `durable`: what is reported as stored survives a power cut already.
-    async fn store(&self, deliveries: Vec<Delivery>, durable: bool) {
+    /// Looks up what is to be done for each recipient.
+    async fn plan(&self, deliveries: Vec<Delivery>) -> Work {
         let settings = self.settings.load_full();
         let users = self.users(addresses(&deliveries)).await;
-        let jobs: Vec<Job> = deliveries
+        let jobs = deliveries
             .into_iter()
             .map(|delivery| Job { plans: delivery.recipients().map(|r| plan(&settings, r, &users)).collect(), delivery })
             .collect();
-        let (root, now) = (Arc::clone(&self.root), (self.hooks.now)());
-        let stored = tokio::task::spawn_blocking(move || {
-            let mut batch = if durable { Batch::durable(&root, &settings, now) } else { Batch::new(&root, &settings, now) };
-            jobs.into_iter().for_each(|job| batch.serve(job));
-            batch.into_vacations()
-        })
-        .await;
-        match stored {
-            Ok(stored) => {
-                let replies = stored.iter().map(|one| self.stored(&one.envelope, &one.body, &one.recipient, &one.user));
-                futures::future::join_all(replies).await;
-            }
-            // Its deliveries were dropped and so are deferred; the others go on.
-            Err(error) => tracing::error!(%error, "storing a batch of messages failed"),
-        }
+        Work { root: Arc::clone(&self.root), settings, now: (self.hooks.now)(), jobs }
+    }
+
+    async fn all_stored(&self, stored: Vec<Stored>) {
+        let replies = stored.iter().map(|one| self.stored(&one.envelope, &one.body, &one.recipient, &one.user));
+        futures::future::join_all(replies).await;
     }
 
     async fn run_lmtp(&self, destination: &Destination, mut feed: Feed) {
@@ -165,6 +168,23 @@ impl MailboxTransport {
             transport: self,
         };
         client.run(&mut feed).await;
+    }
+}
+
+/// Deliveries, and what is to be done for each of their recipients.
+struct Work {
+    root: Arc<MailRoot>,
+    settings: Arc<Settings>,
+    now: SystemTime,
+    jobs: Vec<Job>,
+}
+
+impl Work {
+    /// Stores all of it, and finishes the deliveries. Blocks.
+    fn store(self, durability: Durability) -> Vec<Stored> {
+        let mut batch = Batch::new(&self.root, &self.settings, self.now, durability);
+        self.jobs.into_iter().for_each(|job| batch.serve(job));
+        batch.into_vacations()
     }
 }
 
@@ -211,13 +231,26 @@ impl Transport for MailboxTransport {
     }
 
     async fn run(&self, destination: Destination, feed: Feed) {
-        if destination == self.maildir { self.run_maildir(feed).await } else { self.run_lmtp(&destination, feed).await }
+        if destination != self.maildir {
+            return self.run_lmtp(&destination, feed).await;
+        }
+        let Some(this) = self.me.upgrade() else { return };
+        let runtime = tokio::runtime::Handle::current();
+        let thread = tokio::task::spawn_blocking(move || runtime.block_on(this.run_maildir(feed)));
+        if let Err(error) = thread.await {
+            tracing::error!(%error, "a thread that stores mail ended unexpectedly");
+        }
     }
 
     async fn deliver_at_once(&self, delivery: Delivery) {
         let is_for_maildirs = delivery.recipients().all(|recipient| matches!(&*self.way(&recipient.address), Way::Maildir));
-        if is_for_maildirs && self.is_healthy() {
-            self.store(vec![delivery], true).await;
+        if !is_for_maildirs || !self.is_healthy() {
+            return;
+        }
+        let work = self.plan(vec![delivery]).await;
+        match tokio::task::spawn_blocking(move || work.store(Durability::ByItself)).await {
+            Ok(stored) => self.all_stored(stored).await,
+            Err(error) => tracing::error!(%error, "storing a message failed; it goes by the journal"),
         }
     }
 

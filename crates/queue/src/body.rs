@@ -117,6 +117,9 @@ impl Body {
 
     /// All octets in one piece, blocking the thread while they are read.
     pub fn read_to_bytes(&self) -> io::Result<Bytes> {
+        if let Some(bytes) = self.in_memory() {
+            return Ok(bytes);
+        }
         let mut all = Vec::with_capacity(usize::try_from(self.len()).unwrap_or(0));
         self.reader()?.read_to_end(&mut all)?;
         Ok(all.into())

@@ -40,7 +40,12 @@ impl Feed {
 
     /// What waits, up to `max` deliveries (at least one); `None` ends the run, as for [`Feed::next`].
     pub async fn next_batch(&mut self, max: usize) -> Option<Vec<Delivery>> {
-        let batch = self.source.take(max.max(1), Duration::ZERO).await;
+        self.next_batch_within(max, Duration::ZERO).await
+    }
+
+    /// As [`Feed::next_batch`], waiting up to `patience` for the first to come.
+    pub async fn next_batch_within(&mut self, max: usize, patience: Duration) -> Option<Vec<Delivery>> {
+        let batch = self.source.take(max.max(1), patience).await;
         (!batch.is_empty()).then_some(batch)
     }
 

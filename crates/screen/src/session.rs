@@ -130,7 +130,7 @@ impl ScreenSession {
             if !screen.senders.take(mailbox) {
                 return Err(refused("sender_rate", replies::sender_rate()));
             }
-            let ours = matches!(screen.directory.domain(&mailbox.domain).await, Ok(Some(_)));
+            let ours = matches!(screen.directory.has_domain(&mailbox.domain).await, Ok(true));
             if !ours && !screen.allow.has_sender(mailbox) {
                 sender::check(&screen.dns, &mailbox.domain).await.map_err(|reply| refused("sender_domain", reply))?;
             }

@@ -18,7 +18,7 @@ impl Qualifier {
         let mut rest = hostname.as_str();
         loop {
             if let Ok(domain) = Domain::new(rest)
-                && directory.domain(&domain).await?.is_some()
+                && directory.has_domain(&domain).await?
             {
                 return Ok(Self { home: domain });
             }

@@ -297,6 +297,10 @@ impl Directory for Movable {
         self.inner().domain(name).await
     }
 
+    async fn has_domain(&self, name: &Domain) -> Result<bool> {
+        self.inner().has_domain(name).await
+    }
+
     async fn domains(&self) -> Result<Vec<DomainRecord>> {
         self.inner().domains().await
     }

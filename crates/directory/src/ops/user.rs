@@ -39,7 +39,7 @@ impl NewUser {
 /// `NotFound` when its domain is not hosted; `Exists`; `Refused` for an unfit password or a name that is another user's login.
 pub async fn add_user(directory: &dyn Directory, new: NewUser, cost: &Argon2Cost, now: SystemTime) -> Result<UserRecord> {
     let NewUser { address, password, name, quota, scram } = new;
-    if directory.domain(&address.domain).await?.is_none() {
+    if !directory.has_domain(&address.domain).await? {
         return Err(OpsError::NotFound(format!("there is no domain {}; add it first", address.domain)));
     }
     if directory.user(&address).await?.is_some() {

@@ -85,7 +85,7 @@ impl<'a> Walk<'a> {
 
     /// The address in a domain that we host, or `None`. Our own address literal, and our host name for the role addresses, are ours too.
     async fn localise(&mut self, rcpt: &Mailbox) -> Result<Option<Mailbox>> {
-        if self.directory.domain(&rcpt.domain).await?.is_some() {
+        if self.directory.has_domain(&rcpt.domain).await? {
             self.step(StepKind::Hosted { domain: rcpt.domain.clone() });
             return Ok(Some(rcpt.clone()));
         }
@@ -105,7 +105,7 @@ impl<'a> Walk<'a> {
         let mut name = self.policy.hostname.as_ref().map(|h| h.as_str().to_owned());
         while let Some(text) = name {
             if let Ok(domain) = Domain::new(&text)
-                && self.directory.domain(&domain).await?.is_some()
+                && self.directory.has_domain(&domain).await?
             {
                 return Ok(Some(domain));
             }
@@ -132,7 +132,7 @@ impl<'a> Walk<'a> {
         let mut stack = vec![Visit { forwarded_by: rcpt.clone(), address: rcpt, path: Vec::new(), depth: 0, keep: false }];
         let mut first = true;
         while let Some(visit) = stack.pop() {
-            let hosted = first || self.directory.domain(&visit.address.domain).await?.is_some();
+            let hosted = first || self.directory.has_domain(&visit.address.domain).await?;
             first = false;
             if !hosted {
                 self.remote(visit);

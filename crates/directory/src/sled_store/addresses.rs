@@ -1,6 +1,7 @@
-//! Which addresses there are, in memory: RCPT is answered for a million users without reading, and decoding, the pages their rows are in.
+//! Which addresses and domains there are, in memory: RCPT is answered for a million users without reading, and decoding, the pages their
+//! rows are in.
 //!
-//! Each row of users and of aliases is an entry of eight octets: what kind of row it is, and 62 bits of a keyed hash of its key. Two names of
+//! Each row of users, of aliases and of domains is an entry of eight octets: what kind of row it is, and 62 bits of a keyed hash of its key. Two names of
 //! a million share one with a chance of one in 10^12, and nobody outside knows the key. A row that says more than "here is a user" is only
 //! known to be there, and is read.
 //!
@@ -33,13 +34,14 @@ const FEW: usize = 20_000;
 const STEP: usize = 1000;
 /// The file's name, in the database's folder.
 const FILE_NAME: &str = "addresses";
-const MAGIC: &[u8; 8] = b"pbaddrs1";
+const MAGIC: &[u8; 8] = b"pbaddrs2";
 /// Magic, CRC-32C of what follows, revision, hash key.
 const FRONT: usize = 8 + 4 + 8 + 16;
 
 /// Which kind of row an entry is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    Domain = 0,
     /// A user whose row has to be read.
     User = 1,
     /// A user of whom RCPT needs to know nothing else; its address is written as look-ups fold it.
@@ -127,15 +129,24 @@ impl Addresses {
 
     /// Whether there may be an alias with this key.
     pub(super) fn may_have_alias(&self, key: &[u8]) -> bool {
+        self.has(key, Kind::Alias).unwrap_or(true)
+    }
+
+    /// Whether there is a domain with this key; `None`: the table must be asked.
+    pub(super) fn has_domain(&self, key: &[u8]) -> Option<bool> {
+        self.has(key, Kind::Domain)
+    }
+
+    fn has(&self, key: &[u8], kind: Kind) -> Option<bool> {
         let hash = self.hash(key);
-        self.entries.read().as_ref().filter(|entries| entries.whole).is_none_or(|e| e.set.contains(&entry(hash, Kind::Alias)))
+        self.entries.read().as_ref().filter(|entries| entries.whole).map(|entries| entries.set.contains(&entry(hash, kind)))
     }
 
     /// Follows changes that the tables have; before anybody is told that they are made.
     pub(super) fn follow(&self, writes: &Writes) {
         let changed: Vec<_> = writes
             .iter()
-            .filter(|((table, _), _)| matches!(table, Table::Users | Table::Aliases))
+            .filter(|((table, _), _)| matches!(table, Table::Users | Table::Aliases | Table::Domains))
             .map(|((table, key), row)| (*table, self.hash(key), row.as_deref().map(|row| kind(*table, key, row))))
             .collect();
         if changed.is_empty() {
@@ -144,7 +155,11 @@ impl Addresses {
         let mut guard = self.entries.write();
         let Some(entries) = guard.as_mut() else { return };
         for (table, hash, now) in changed {
-            let former: &[Kind] = if table == Table::Aliases { &[Kind::Alias] } else { &[Kind::User, Kind::Plain] };
+            let former: &[Kind] = match table {
+                Table::Aliases => &[Kind::Alias],
+                Table::Domains => &[Kind::Domain],
+                _ => &[Kind::User, Kind::Plain],
+            };
             for kind in former.iter().filter(|kind| Some(**kind) != now) {
                 entries.set.remove(&entry(hash, *kind));
             }
@@ -180,6 +195,7 @@ impl Addresses {
         match rows.into_iter().next_back() {
             Some((last, _)) => gathering.0 = Some((table, Some(last))),
             None if table == Table::Users => gathering.0 = Some((Table::Aliases, None)),
+            None if table == Table::Aliases => gathering.0 = Some((Table::Domains, None)),
             None => entries.whole = true,
         }
         Ok(())
@@ -233,6 +249,7 @@ fn entry(hash: u64, kind: Kind) -> u64 {
 fn kind(table: Table, key: &[u8], row: &[u8]) -> Kind {
     match table {
         Table::Aliases => Kind::Alias,
+        Table::Domains => Kind::Domain,
         _ if is_plain(key, row) => Kind::Plain,
         _ => Kind::User,
     }
@@ -309,6 +326,8 @@ mod tests {
         assert!(directory.alias(&alias("info@example.org")).await.unwrap().is_some());
         assert!(directory.alias(&alias("u1@example.org")).await.unwrap().is_none());
         assert!(directory.alias(&alias("@example.org")).await.unwrap().is_none());
+        assert!(directory.has_domain(&"example.org".parse().unwrap()).await.unwrap());
+        assert!(!directory.has_domain(&"example.net".parse().unwrap()).await.unwrap());
     }
 
     #[tokio::test]
@@ -316,7 +335,7 @@ mod tests {
         let (_folder, path) = large().await;
         let file = path.join(FILE_NAME);
         let left = fs::read(&file).unwrap();
-        assert_eq!(left.len(), FRONT + 8 * (USERS + 2));
+        assert_eq!(left.len(), FRONT + 8 * (USERS + 3));
         let directory = SledDirectory::open(&path).unwrap();
         assert!(whole(&directory), "from the file");
         right(&directory, USERS).await;
@@ -382,7 +401,7 @@ mod tests {
             alias += usize::from(is_alias);
         }
         assert!(plain > 1000 && alias > 100);
-        let rows = forest.tree(Table::Users).len() + forest.tree(Table::Aliases).len();
+        let rows: usize = [Table::Users, Table::Aliases, Table::Domains].map(|table| forest.tree(table).len()).iter().sum();
         assert_eq!(addresses.entries.read().as_ref().unwrap().set.len(), rows, "nothing is left of what was removed");
     }
 

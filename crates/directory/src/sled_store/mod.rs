@@ -130,6 +130,13 @@ impl Directory for SledDirectory {
         read::domain(&self.forest, name)
     }
 
+    async fn has_domain(&self, name: &Domain) -> Result<bool> {
+        match self.addresses.has_domain(name.as_str().as_bytes()) {
+            Some(known) => Ok(known),
+            None => Ok(self.domain(name).await?.is_some()),
+        }
+    }
+
     async fn domains(&self) -> Result<Vec<DomainRecord>> {
         read::domains(&self.forest)
     }

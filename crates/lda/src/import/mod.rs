@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use pillarbox_smtp::Mailbox;
 
 use crate::maildir::{
-    Content, EarlierWork, FolderName, HostLabel, MailRoot, MaildirHandle, Missing, Place, StoreError, UniqueName, folder,
+    Content, EarlierWork, FolderName, HostLabel, MailRoot, MaildirHandle, Manner, Missing, Place, StoreError, UniqueName, folder,
 };
 use crate::quota::maildirsize::Account;
 use source::{Item, Visit};
@@ -246,7 +246,8 @@ impl Run<'_> {
             return Ok(false);
         }
         let place = if item.flags.known { Place::Cur { flags: item.flags.letters.clone() } } else { Place::New };
-        let stored = target.handle.store(&name, b"", &content, &place, item.date)?;
+        let manner = Manner { place, date: item.date, ..Manner::default() };
+        let stored = target.handle.store(&name, b"", &content, &manner)?;
         self.added = (self.added.0.saturating_add(stored.sizes.stored), self.added.1 + 1);
         Ok(true)
     }

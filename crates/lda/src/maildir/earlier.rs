@@ -15,7 +15,7 @@ use super::content::Content;
 use super::error::StoreError;
 use super::name::UniqueName;
 use super::root::MaildirHandle;
-use super::store::{Stored, Temporary};
+use super::store::{Manner, Stored, Temporary};
 
 /// The file names of one Maildir, read once for a batch of replayed messages.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl EarlierWork {
             }
         }
         let Some(found) = torn else { return Ok(None) };
-        let new_file = Temporary::write(handle, name, head, content, None, false)?;
+        let new_file = Temporary::write(handle, name, head, content, &Manner::default())?;
         let sizes = new_file.sizes;
         let info = found.file_name.find(':').and_then(|at| found.file_name.get(at..)).unwrap_or("");
         let file_name = format!("{}{info}", name.stored(sizes));

@@ -21,4 +21,4 @@ pub use folder::FolderName;
 pub use name::{HostLabel, Sizes, UniqueName};
 pub use path::{home_path, local_component, maildir_path};
 pub use root::{MailRoot, MaildirHandle, Missing};
-pub use store::{Place, Stored};
+pub use store::{Durability, Manner, Place, Stored};

@@ -16,15 +16,37 @@ use super::name::{Sizes, UniqueName};
 use super::root::MaildirHandle;
 
 /// Where a message is put.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Place {
     /// `new/`: not yet seen by any reader.
+    #[default]
     New,
     /// `cur/`, with these flags (`S`, `R`, `F`, …, and Dovecot's keywords `a`–`z`).
     Cur {
         /// Letters only, in any order.
         flags: String,
     },
+}
+
+/// When a stored message survives a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// After the next [`super::device::Devices::sync`], with many others; on a file server as [`Durability::ByItself`].
+    #[default]
+    WithOthers,
+    /// When it is said to be stored.
+    ByItself,
+}
+
+/// How a message is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Manner {
+    /// Where.
+    pub place: Place,
+    /// The file's modification time, which IMAP shows as INTERNALDATE; `None`: now.
+    pub date: Option<SystemTime>,
+    /// When it is safe.
+    pub durability: Durability,
 }
 
 /// A message that is stored.
@@ -54,43 +76,16 @@ impl Place {
 }
 
 impl MaildirHandle {
-    /// Stores a new message so that it survives a power cut.
+    /// Stores a message.
     ///
     /// # Errors
-    /// Nothing stays behind in `tmp/` then; the message may be in its place if the folder could not be synced, and is to be stored again
-    /// under the same name.
-    pub fn store_durably(&self, name: &UniqueName, head: &[u8], content: &Content<'_>) -> Result<Stored, StoreError> {
-        self.put(name, head, content, &Place::New, None, true)
-    }
-
-    /// Stores a message. `date` becomes the file's modification time, which IMAP shows as INTERNALDATE; `None`: now.
-    ///
-    /// # Errors
-    /// Nothing stays behind in `tmp/` then.
-    pub fn store(
-        &self,
-        name: &UniqueName,
-        head: &[u8],
-        content: &Content<'_>,
-        place: &Place,
-        date: Option<SystemTime>,
-    ) -> Result<Stored, StoreError> {
-        self.put(name, head, content, place, date, false)
-    }
-
-    fn put(
-        &self,
-        name: &UniqueName,
-        head: &[u8],
-        content: &Content<'_>,
-        place: &Place,
-        date: Option<SystemTime>,
-        alone: bool,
-    ) -> Result<Stored, StoreError> {
-        let temporary = Temporary::write(self, name, head, content, date, alone)?;
+    /// Nothing stays behind in `tmp/` then. Where it was to be durable by itself, it may be in its place all the same, if only the folder could
+    /// not be synced, and is to be stored again under the same name.
+    pub fn store(&self, name: &UniqueName, head: &[u8], content: &Content<'_>, manner: &Manner) -> Result<Stored, StoreError> {
+        let temporary = Temporary::write(self, name, head, content, manner)?;
         let sizes = temporary.sizes;
-        let file_name = format!("{}{}", name.stored(sizes), place.info());
-        match place {
+        let file_name = format!("{}{}", name.stored(sizes), manner.place.info());
+        match manner.place {
             Place::New => temporary.rename(&self.new, &file_name)?,
             Place::Cur { .. } => temporary.rename(&self.cur()?, &file_name)?,
         }
@@ -112,16 +107,15 @@ pub(crate) struct Temporary<'a> {
 }
 
 impl<'a> Temporary<'a> {
-    /// Writes a message into `tmp/`; `alone`: it is durable once it is renamed, and needs no sync of the whole file system.
+    /// Writes a message into `tmp/`.
     pub(crate) fn write(
         handle: &'a MaildirHandle,
         name: &UniqueName,
         head: &[u8],
         content: &Content<'_>,
-        date: Option<SystemTime>,
-        alone: bool,
+        manner: &Manner,
     ) -> Result<Self, StoreError> {
-        let alone = alone || handle.device.is_remote();
+        let alone = manner.durability == Durability::ByItself || handle.device.is_remote();
         let file_name = name.temporary();
         let failed = |doing, errno| StoreError::errno(doing, handle.at("tmp"), errno);
         let create = || {
@@ -149,7 +143,7 @@ impl<'a> Temporary<'a> {
             (Err(_), Some(errno)) => return Err(failed("writing in", errno)),
             (Err(body), None) => return Err(StoreError::Body(body)),
         };
-        if let Some(date) = date {
+        if let Some(date) = manner.date {
             set_date(&file, date).map_err(|errno| failed("dating a file in", errno))?;
         }
         if alone {
@@ -226,7 +220,7 @@ mod tests {
         assert!(inbox.device.is_remote());
         let name = UniqueName::new(QueueId(1), 1_700_000_000_000, &user, "", &HostLabel::new("h"));
         let content = Content::Memory { body: b"x\n", sizes: Sizes { stored: 2, virtual_size: 3 } };
-        let stored = inbox.store(&name, b"H: y\n", &content, &Place::New, None).unwrap();
+        let stored = inbox.store(&name, b"H: y\n", &content, &Manner::default()).unwrap();
         assert_eq!(stored.sizes, Sizes { stored: 7, virtual_size: 9 });
         let path = folder.path().join("example.org/bob/Maildir/new").join(&stored.file_name);
         assert_eq!(std::fs::read(&path).unwrap(), b"H: y\nx\n");
@@ -245,7 +239,7 @@ mod tests {
         let inbox = root.inbox(&user, Missing::Create).unwrap().unwrap();
         let name = UniqueName::new(QueueId(1), 1_700_000_000_000, &user, "", &HostLabel::new("h"));
         let broken = || Err(io::Error::other("gone"));
-        let result = inbox.store(&name, b"", &Content::Stream(&broken), &Place::New, None);
+        let result = inbox.store(&name, b"", &Content::Stream(&broken), &Manner::default());
         assert!(matches!(result, Err(StoreError::Body(_))));
         let left = |sub: &str| std::fs::read_dir(folder.path().join("example.org/bob/Maildir").join(sub)).unwrap().count();
         assert_eq!((left("tmp"), left("new")), (0, 0));
