@@ -15,6 +15,11 @@ use crate::disk::{Disk, DiskFile};
 /// Gathered before they are written to the file, so that a large message costs few calls.
 const BLOCK: usize = 256 * 1024;
 
+/// Beyond so many octets a body is large, and its buffer gets [`MUCH`] next.
+const LARGE: usize = 128 * 1024;
+/// A power of two.
+const MUCH: usize = 1024 * 1024;
+
 /// Takes a message's octets as they come. Dropped unfinished, it leaves nothing behind.
 pub struct BodyWriter {
     disk: Arc<dyn Disk>,
@@ -120,9 +125,18 @@ impl BodyWriter {
         Ok(Body::new(Inner::File(Arc::new(file))))
     }
 
-    /// Takes budget in powers of two, as the buffer grows.
+    /// Takes budget as the buffer grows, in powers of two; but what has become large gets room for much more at once where that is to be had, since
+    /// each growth copies what is there.
     fn lease_for(&mut self, total: usize) -> bool {
-        self.lease.grow_to(total.next_power_of_two() as u64)
+        if total as u64 <= self.lease.octets() {
+            return true;
+        }
+        let room = total.next_power_of_two();
+        if (LARGE + 1..MUCH).contains(&room) && self.lease.grow_to(MUCH as u64) {
+            self.buffer.reserve(MUCH.saturating_sub(self.buffer.len()));
+            return true;
+        }
+        self.lease.grow_to(room as u64)
     }
 
     async fn open(&mut self) -> io::Result<()> {
@@ -203,6 +217,21 @@ mod tests {
             drop(body);
             assert_eq!((files(&dir), budget.used()), (0, 0));
         }
+    }
+
+    #[tokio::test]
+    async fn what_becomes_large_gets_room_at_once_and_keeps_what_it_needs() {
+        let dir = tempfile::tempdir().unwrap();
+        let budget = Budget::new(4 * MUCH as u64, 4 * MUCH as u64);
+        let mut writer = writer(&dir, &budget);
+        writer.write(&vec![b'x'; LARGE]).await.unwrap();
+        assert_eq!(budget.used(), LARGE as u64);
+        for _ in 0..3 {
+            writer.write(&[b'x'; 1000]).await.unwrap();
+            assert_eq!(budget.used(), MUCH as u64);
+        }
+        let body = writer.finish().await.unwrap();
+        assert_eq!((body.len(), budget.used()), (LARGE as u64 + 3000, LARGE as u64 + 3000));
     }
 
     #[tokio::test]

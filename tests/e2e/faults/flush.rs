@@ -82,7 +82,7 @@ async fn a_large_message_is_on_the_disk_before_it_is_acknowledged() {
     }
     let mut town = Town::with(|builder| builder.set("queue.segment_size", "64M")).await;
     let mut client = town.session().await;
-    let watched = Fault::none(&town.daemon, "fsync,renameat,sendto,sendmsg,writev").await;
+    let watched = Fault::none(&town.daemon, "fsync,renameat,sendto,sendmsg,writev,pwritev2").await;
     assert_eq!(town.send_over(&mut client, &[BOB], 600_000).await, "250");
     let calls = watched.detach().await;
     // Where strace splits a call in two, the first part has the path.

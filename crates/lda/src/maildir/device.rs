@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{FsWord, Uid, fchown, fstat, fstatfs, syncfs};
+use rustix::io::{Errno, IoSlice, ReadWriteFlags, pwritev2, writev};
 
 /// File systems whose `syncfs` says nothing about the server behind them. There each file and folder is synced before it is reported.
 const REMOTE: [FsWord; 13] = [
@@ -34,6 +35,8 @@ pub struct Device {
     remote: bool,
     dirty: AtomicBool,
     failed: AtomicBool,
+    /// It cannot write without keeping what was written in memory.
+    caches_all: AtomicBool,
     /// Held while a sync is under way, so that whoever asks meanwhile waits for it instead of taking its word in advance.
     syncing: Mutex<()>,
 }
@@ -45,6 +48,11 @@ pub struct Devices {
 }
 
 impl Device {
+    fn new(fd: OwnedFd, remote: bool) -> Self {
+        let (dirty, failed, caches_all, syncing) = Default::default();
+        Self { fd, remote, dirty, failed, caches_all, syncing }
+    }
+
     /// Whether files must be synced one by one before their delivery is reported.
     pub fn is_remote(&self) -> bool {
         self.remote
@@ -61,6 +69,24 @@ impl Device {
             // Where that is not allowed one looks at what is remembered; a server that is away says so to the look itself.
             tracing::debug!(error = %errno, "the file server was not asked again");
         }
+    }
+
+    /// Writes at the file's position, as `writev` does. `large`: what is written need not stay in memory, which others may use better, and is
+    /// sent to the disk at once (`RWF_DONTCACHE`, where kernel and file system know it).
+    ///
+    /// # Errors
+    /// As `writev`.
+    pub fn write(&self, file: &OwnedFd, pieces: &[IoSlice<'_>], large: bool) -> Result<usize, Errno> {
+        const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+        const POSITION: u64 = u64::MAX;
+        if large && !self.caches_all.load(Ordering::Relaxed) {
+            match pwritev2(file, pieces, POSITION, DONT_CACHE) {
+                // Older kernels say so in several ways; what is wrong with the file itself is said again below.
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => self.caches_all.store(true, Ordering::Relaxed),
+                other => return other,
+            }
+        }
+        writev(file, pieces)
     }
 
     /// To be called after a delivery and before it is reported.
@@ -102,8 +128,7 @@ impl Devices {
             return Ok(Arc::clone(device));
         }
         let remote = REMOTE.contains(&fstatfs(directory)?.f_type);
-        let (fd, dirty, failed) = (directory.try_clone()?, AtomicBool::new(false), AtomicBool::new(false));
-        let device = Arc::new(Device { fd, remote, dirty, failed, syncing: Mutex::new(()) });
+        let device = Arc::new(Device::new(directory.try_clone()?, remote));
         known.insert(number, Arc::clone(&device));
         Ok(device)
     }
@@ -112,8 +137,7 @@ impl Devices {
     #[cfg(test)]
     pub(crate) fn pretend_remote(&self, directory: &OwnedFd) {
         let number = fstat(directory).unwrap().st_dev;
-        let (fd, dirty, failed) = (directory.try_clone().unwrap(), AtomicBool::new(false), AtomicBool::new(false));
-        self.known.lock().insert(number, Arc::new(Device { fd, remote: true, dirty, failed, syncing: Mutex::new(()) }));
+        self.known.lock().insert(number, Arc::new(Device::new(directory.try_clone().unwrap(), true)));
     }
 
     /// Makes everything stored so far survive a power cut. Blocking.
@@ -155,5 +179,22 @@ mod tests {
         let device = devices.of(&std::fs::File::open(folder.path()).unwrap().into()).unwrap();
         device.failed.store(true, Ordering::Release);
         assert!(devices.sync().is_err() && devices.sync().is_err() && devices.failed());
+    }
+
+    #[test]
+    fn what_is_large_is_written_whether_or_not_the_file_system_can_forget_it() {
+        // One on a disk, and one that has nothing but memory.
+        for folder in [tempfile::tempdir(), tempfile::tempdir_in("/dev/shm")] {
+            let Ok(folder) = folder else { continue };
+            let device = Devices::default().of(&std::fs::File::open(folder.path()).unwrap().into()).unwrap();
+            let path = folder.path().join("message");
+            let file: OwnedFd = std::fs::File::create(&path).unwrap().into();
+            for _ in 0..2 {
+                let pieces = [IoSlice::new(b"abc"), IoSlice::new(b"defg")];
+                assert_eq!(device.write(&file, &pieces, true), Ok(7));
+                assert_eq!(device.write(&file, &pieces, false), Ok(7));
+            }
+            assert_eq!(std::fs::read(&path).unwrap(), b"abcdefg".repeat(4));
+        }
     }
 }

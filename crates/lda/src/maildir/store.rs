@@ -4,13 +4,14 @@
 //! once. A replay after a crash may find the name over a torn file; [`super::earlier`] looks for that.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, fsync, futimens, openat, renameat, unlinkat};
-use rustix::io::{Errno, IoSlice, writev};
+use rustix::io::{Errno, IoSlice};
 
 use super::content::Content;
+use super::device::Device;
 use super::error::StoreError;
 use super::name::{Sizes, UniqueName};
 use super::root::MaildirHandle;
@@ -130,10 +131,12 @@ impl<'a> Temporary<'a> {
         .map_err(|errno| failed("creating a file in", errno))?;
         let mut this = Self { handle, name: Some(file_name), alone, sizes: Sizes::default() };
         handle.own(&file)?;
+        // What is large is mostly read once, and not soon.
+        let large = matches!(content, Content::Stream(_));
         // The error of a write and that of reading a queued body must not be taken for each other.
         let mut write_error = None;
         let copied = content.copy(head, |pieces| {
-            write_all(&file, pieces).map_err(|errno| {
+            write_all(&handle.device, &file, pieces, large).map_err(|errno| {
                 write_error = Some(errno);
                 io::Error::from(errno)
             })
@@ -176,11 +179,11 @@ impl Drop for Temporary<'_> {
 }
 
 /// Writes all pieces with as few system calls as the kernel allows.
-fn write_all(file: impl AsFd, pieces: &[&[u8]]) -> Result<(), Errno> {
+fn write_all(device: &Device, file: &OwnedFd, pieces: &[&[u8]], large: bool) -> Result<(), Errno> {
     let mut rest: Vec<&[u8]> = pieces.iter().copied().filter(|piece| !piece.is_empty()).collect();
     while !rest.is_empty() {
         let slices: Vec<IoSlice<'_>> = rest.iter().map(|piece| IoSlice::new(piece)).collect();
-        let mut written = match writev(&file, &slices) {
+        let mut written = match device.write(file, &slices, large) {
             Ok(0) => return Err(Errno::IO),
             Ok(n) => n,
             Err(Errno::INTR) => continue,
