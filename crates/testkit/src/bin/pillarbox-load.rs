@@ -17,7 +17,7 @@ use pillarbox_testkit::speed::{Access, BlackHole, Source, lookups};
 const USAGE: &str = "\
 usage: pillarbox-load send ADDRESS:PORT      messages, as fast as they are taken
          [--sessions 20] [--seconds 2] [--messages N] [--size 4096] [--recipients 1] [--users 16] [--from load@src.test]
-         [--reuse] [--step-by-step] [--tls] [--login USER --password PASSWORD]
+         [--reuse] [--step-by-step] [--quit-apart] [--tls] [--login USER --password PASSWORD]
        pillarbox-load take [--port 0] [--seconds 60]        takes every message, keeps none
        pillarbox-load crowd ADDRESS:PORT [--count 1000] [--tls] [--seconds 10]   opens connections, says so, and waits
        pillarbox-load handshakes ADDRESS:PORT [--sessions 20] [--seconds 2] [--resume]
@@ -45,7 +45,7 @@ struct Words {
 
 impl Words {
     fn read(words: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
-        const FLAGS: [&str; 5] = ["reuse", "step-by-step", "tls", "resume", "shared-log"];
+        const FLAGS: [&str; 6] = ["reuse", "step-by-step", "quit-apart", "tls", "resume", "shared-log"];
         let mut this = Self { plain: Vec::new(), options: BTreeMap::new() };
         let mut words = words;
         while let Some(word) = words.next() {
@@ -145,6 +145,7 @@ fn access(words: &mut Words) -> Result<Access, Box<dyn Error>> {
     if words.flag("step-by-step") {
         access = access.step_by_step();
     }
+    access.quit_apart = words.flag("quit-apart");
     if let (Some(user), Some(password)) = (words.options.remove("login"), words.options.remove("password")) {
         access = access.login(&user, &password);
     }

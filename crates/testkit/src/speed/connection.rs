@@ -25,12 +25,14 @@ pub struct Access {
     auth: Option<Arc<[u8]>>,
     /// Groups of commands where the server offers PIPELINING (RFC 2920), as senders do; `false`: one command, one wait.
     pub pipelining: bool,
+    /// QUIT waits for the answer to the message: not every server that offers PIPELINING reads what comes right behind the dot.
+    pub quit_apart: bool,
 }
 
 impl Access {
     /// Without TLS or a login, pipelining where it is offered.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, tls: None, auth: None, pipelining: true }
+        Self { address, tls: None, auth: None, pipelining: true, quit_apart: false }
     }
 
     /// The same by STARTTLS.

@@ -212,7 +212,7 @@ async fn session(run: Arc<Run>) -> (Histogram, Option<String>) {
                 Some(connection) => connection,
                 None => run.open().await?,
             };
-            let ends_with_quit = !run.source.reuse && connection.pipelining;
+            let ends_with_quit = !run.source.reuse && connection.pipelining && !run.source.access.quit_apart;
             let content = if ends_with_quit { &last } else { &run.content };
             run.message(&mut connection, &commands, &ends, content).await?;
             if run.source.reuse {
@@ -260,10 +260,13 @@ mod tests {
 
     #[tokio::test]
     async fn each_message_arrives_once_and_whole() {
-        for (reuse, pipelining) in [(false, true), (true, true), (false, false), (true, false)] {
+        for (reuse, pipelining, quit_apart) in
+            [(false, true, false), (false, true, true), (true, true, false), (false, false, false), (true, false, false)]
+        {
             let sink = Sink::start().await;
             let mut source = source(&sink);
             (source.messages, source.reuse, source.recipients, source.access.pipelining) = (40, reuse, 3, pipelining);
+            source.access.quit_apart = quit_apart;
             let report = source.run().await;
             assert_eq!((report.messages, report.failures, report.times.len()), (40, 0, 40), "{:?}", report.failure);
             let messages = sink.messages(40).await;

@@ -32,6 +32,8 @@ pub(crate) struct Server {
     pub(crate) account: Account,
     /// Idle connections that its usual limits admit from one client.
     pub(crate) crowd: usize,
+    /// It does not read a QUIT that comes right behind a message.
+    quit_apart: bool,
     pub(crate) daemon: Option<Daemon>,
     halted: bool,
     script: PathBuf,
@@ -79,6 +81,7 @@ impl Server {
             inbox: "Maildir/new",
             account: Account::of(pid, &format!("pillarbox-bench-{pid}")),
             crowd: 10_000,
+            quit_apart: false,
             daemon: Some(daemon),
             halted: false,
             script: PathBuf::new(),
@@ -124,20 +127,27 @@ impl Server {
             inbox: "new",
             account: Account::Group(fact("cgroup")?.into()),
             crowd: fact("crowd")?.parse()?,
+            quit_apart: fact("quit")? == "apart",
             daemon: None,
             halted: false,
             script: script.into(),
         })
     }
 
+    fn at(&self, address: SocketAddr) -> Access {
+        let mut access = Access::new(address);
+        access.quit_apart = self.quit_apart;
+        access
+    }
+
     /// How mail from elsewhere comes.
     pub(crate) fn access(&self) -> Access {
-        Access::new(self.smtp)
+        self.at(self.smtp)
     }
 
     /// How users send.
     pub(crate) fn submission(&self) -> Access {
-        Access::new(self.submission).tls(handshakes::config(false)).login("u0@bench.test", PASSWORD)
+        self.at(self.submission).tls(handshakes::config(false)).login("u0@bench.test", PASSWORD)
     }
 
     fn new_of(&self, user: u64) -> PathBuf {
