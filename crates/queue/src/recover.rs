@@ -41,7 +41,8 @@ pub(crate) fn index_parked(
     found: &Replay,
     now: UnixMillis,
 ) -> Result<ParkedMail, OpenError> {
-    let index = Index::load(&index_path(folder));
+    let mut index = Index::load(&index_path(folder));
+    index.catch_up(deferred.changes());
     let transports = state.lock().transports().clone();
     let note = |scanned| match scanned {
         Scanned::Known(id, entry) => Noted::Known(id, entry),

@@ -22,6 +22,8 @@ struct Run {
     served: AtomicUsize,
     /// It got nothing since the queue's lease has run out.
     without_lease: AtomicBool,
+    /// It asked when nothing waited, and may end for that reason.
+    nothing_came: AtomicBool,
 }
 
 /// Ends the run's account however the transport ends, a panic included.
@@ -58,7 +60,8 @@ impl Queue {
             let Some(queue) = self.me.upgrade() else { return };
             let (kind, name) = (slot.kind, slot.name.clone());
             let transport = Arc::clone(self.transports.of(kind));
-            let run = Arc::new(Run { queue, dest, kind, served: AtomicUsize::new(0), without_lease: AtomicBool::new(false) });
+            let (served, without_lease, nothing_came) = Default::default();
+            let run = Arc::new(Run { queue, dest, kind, served, without_lease, nothing_came });
             self.runtime.spawn(async move {
                 let end = RunEnd(Arc::clone(&run));
                 transport.run(name, Feed::new(run)).await;
@@ -82,7 +85,9 @@ impl Queue {
                 // The probe's message was put off for reasons of its own; the destination as a whole answered.
                 active.down = None;
             }
-            if run.served.load(Ordering::Relaxed) == 0 && active.wants_run() && active.runs == 0 && !stopping {
+            // What comes once a run has asked in vain is for the next run.
+            let idle = run.served.load(Ordering::Relaxed) == 0 && !run.nothing_came.load(Ordering::Relaxed);
+            if idle && active.wants_run() && active.runs == 0 && !stopping {
                 let reply = Reply::new(451, EnhancedCode(4, 3, 0), "the deliverer ended without taking the message");
                 probe_at = self.mark_down(active, reply, now);
             }
@@ -296,6 +301,7 @@ impl Source for Run {
                 return deliveries;
             }
             if patience.is_zero() {
+                self.nothing_came.store(true, Ordering::Relaxed);
                 return Vec::new();
             }
             let came = {
@@ -312,6 +318,7 @@ impl Source for Run {
             let timed_out = tokio::time::timeout_at(deadline, came.notified()).await.is_err();
             drop(waiting);
             if timed_out {
+                self.nothing_came.store(true, Ordering::Relaxed);
                 return Vec::new();
             }
         }

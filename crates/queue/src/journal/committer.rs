@@ -244,6 +244,11 @@ fn messages(chunks: &[Chunk]) -> usize {
     chunks.iter().flat_map(|chunk| &chunk.items).filter(|item| item.is_message()).count()
 }
 
+/// Whether that is enough for one flush.
+fn is_much(chunks: &[Chunk]) -> bool {
+    chunks.iter().map(|chunk| chunk.end - chunk.start).sum::<u64>() >= BATCH
+}
+
 impl Chunk {
     /// Tells those who wait that it is durable.
     fn answer(self) {
@@ -297,8 +302,9 @@ impl Shared {
         loop {
             self.write(&mut waiting, &mut chunks);
             let messages = messages(&chunks);
-            let wait = if messages > 0 && !self.is_much(&chunks) { self.company.lock().wait(messages, began) } else { None };
-            let Some(wait) = wait else { break };
+            let wait = if messages > 0 && !is_much(&chunks) { self.company.lock().wait(messages, began) } else { None };
+            // Urgent notes may come without end, and nobody's flush shall wait for that.
+            let Some(wait) = wait.filter(|wait| Instant::now() < wait.until) else { break };
             waiting.extend(self.inbox.gather(wait.more, wait.until));
             if waiting.is_empty() {
                 break;
@@ -307,21 +313,19 @@ impl Shared {
         self.commit(chunks);
     }
 
-    fn is_much(&self, chunks: &[Chunk]) -> bool {
-        chunks.iter().map(|chunk| chunk.end - chunk.start).sum::<u64>() >= BATCH
-    }
-
+    /// Writes all items; what was written and waits for its flush is in `chunks`.
     fn write(&self, waiting: &mut VecDeque<Item>, chunks: &mut Vec<Chunk>) {
         while !waiting.is_empty() {
             if let Some(reason) = self.failed.lock().clone() {
                 waiting.drain(..).for_each(|item| item.refuse(&JournalError::Failed(Arc::clone(&reason))));
                 return;
             }
-            if self.is_much(chunks) {
+            if is_much(chunks) {
                 self.commit(std::mem::take(chunks));
             }
-            match self.write_some(waiting) {
-                Ok(chunk) => chunks.push(chunk),
+            match self.write_some(waiting, chunks.is_empty()) {
+                Ok(Some(chunk)) => chunks.push(chunk),
+                Ok(None) => self.commit(std::mem::take(chunks)),
                 // The room that is left in the segment still serves notes, which let what was accepted be finished.
                 Err(error) if is_full(&error) => {
                     if let Some(item) = waiting.pop_front() {
@@ -333,10 +337,15 @@ impl Shared {
         }
     }
 
-    /// Writes as many of the items as fit the segment and one flush, after changing to the next segment if not one fits.
-    fn write_some(&self, waiting: &mut VecDeque<Item>) -> io::Result<Chunk> {
+    /// Writes as many of the items as fit the segment and one flush, after changing to the next segment if not one fits. Where it may not change,
+    /// since what waits in this segment must be flushed before, the answer is `None`: the change flushes it, too, and a flush that failed may
+    /// never be followed by one that is believed.
+    fn write_some(&self, waiting: &mut VecDeque<Item>, may_change: bool) -> io::Result<Option<Chunk>> {
         let mut writer = self.writer.lock();
         if waiting.front().is_some_and(|item| !writer.has_room(item.span())) {
+            if !may_change {
+                return Ok(None);
+            }
             let segment = writer.rotate()?;
             self.segments.lock().push_back(segment);
         }
@@ -360,7 +369,7 @@ impl Shared {
             self.refuse_written(items, &error);
             return Err(io::Error::other(error.to_string()));
         }
-        Ok(Chunk { items, segment: Arc::clone(&writer.segment), start, end: writer.at })
+        Ok(Some(Chunk { items, segment: Arc::clone(&writer.segment), start, end: writer.at }))
     }
 
     /// Syncs what was written, if anyone waits for that, and answers.

@@ -199,6 +199,35 @@ async fn what_was_refused_is_not_there_after_a_start_and_what_came_with_it_is() 
     assert!(found.damaged.is_empty(), "{:?}", found.damaged);
 }
 
+/// A message that the thread has taken out of its inbox.
+fn item(id: u64, len: usize) -> (Item, oneshot::Receiver<Result<Placed, JournalError>>) {
+    let (answer, receiver) = oneshot::channel();
+    let message = message(id, &vec![1; len]);
+    let crc = message.rest.iter().fold(crc32c::crc32c(&message.head), |crc, part| crc32c::crc32c_append(crc, part));
+    (Item::Message { crc, message, alone: true, answer }, receiver)
+}
+
+#[tokio::test]
+async fn what_waits_for_company_is_flushed_before_the_segment_changes() {
+    for broken in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Failing::default());
+        let (journal, _) = start(Arc::clone(&disk) as _, dir.path(), 1 << 20);
+        let ((first, one), (second, two)) = (item(1, 600_000), item(2, 600_000));
+        let mut chunks = Vec::new();
+        journal.shared.write(&mut [first].into(), &mut chunks);
+        assert_eq!(chunks.len(), 1);
+        disk.sync.store(broken, Ordering::SeqCst);
+        journal.shared.write(&mut [second].into(), &mut chunks);
+        // The disk works again; that it failed once counts.
+        journal.shared.commit(chunks);
+        assert_eq!((one.await.unwrap().is_err(), two.await.unwrap().is_err()), (broken, broken));
+        assert_eq!(journal.failure().is_some(), broken);
+        drop(journal);
+        assert_eq!(again(dir.path()).messages.len(), if broken { 0 } else { 2 });
+    }
+}
+
 #[tokio::test]
 async fn a_failed_write_is_no_different() {
     let dir = tempfile::tempdir().unwrap();

@@ -67,6 +67,20 @@ pub(crate) struct Scripted {
     running: AtomicUsize,
     pub(crate) most_running: AtomicUsize,
     batch: usize,
+    /// Each run waits there before it asks for anything, and before it ends.
+    pub(crate) gate: Mutex<Option<Arc<Gate>>>,
+}
+
+/// A place to wait at.
+pub(crate) struct Gate {
+    pub(crate) arrived: tokio::sync::Semaphore,
+    pub(crate) go: tokio::sync::Semaphore,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { arrived: tokio::sync::Semaphore::new(0), go: tokio::sync::Semaphore::new(0) })
+    }
 }
 
 impl Scripted {
@@ -85,11 +99,20 @@ impl Scripted {
             running: AtomicUsize::new(0),
             most_running: AtomicUsize::new(0),
             batch: 1,
+            gate: Mutex::default(),
         })
     }
 
     pub(crate) fn then(&self, script: impl FnMut(&Got) -> Reaction + Send + 'static) {
         *self.script.lock() = Box::new(script);
+    }
+
+    async fn pass_gate(&self) {
+        let gate = self.gate.lock().clone();
+        if let Some(gate) = gate {
+            gate.arrived.add_permits(1);
+            gate.go.acquire().await.unwrap().forget();
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -126,6 +149,7 @@ impl Transport for Scripted {
             }
         }
         let _done = Done(&self.running);
+        self.pass_gate().await;
         while let Some(batch) = feed.next_batch(self.batch).await {
             for delivery in batch {
                 let got = Got {
@@ -156,6 +180,7 @@ impl Transport for Scripted {
                 }
             }
         }
+        self.pass_gate().await;
     }
 
     async fn deliver_at_once(&self, delivery: Delivery) {

@@ -47,6 +47,27 @@ async fn a_destination_that_is_down_costs_one_probe() {
 }
 
 #[tokio::test]
+async fn what_comes_once_a_run_has_asked_in_vain_is_for_the_next_run() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let (config, clock) = (config(dir.path()), Arc::new(ManualClock::at(T0)));
+    let local = Scripted::with_most(1, delivered);
+    let house = House::open(dir, config, clock, Arc::new(RealDisk), "boot", local, Scripted::new(relayed)).await;
+    let gate = Gate::new();
+    *house.local.gate.lock() = Some(Arc::clone(&gate));
+    let gone = house.send(&["a@local.example"], "x").await;
+    gate.arrived.acquire().await.unwrap().forget();
+    assert_eq!(house.queue.remove(&[gone]).await, 1);
+    gate.go.add_permits(1);
+    gate.arrived.acquire().await.unwrap().forget();
+    // It is about to end, and the destination is not down for that.
+    house.send(&["b@local.example"], "x").await;
+    *house.local.gate.lock() = None;
+    gate.go.add_permits(1);
+    house.until_empty().await;
+    assert_eq!(house.local.addressees(), ["b@local.example"]);
+}
+
+#[tokio::test]
 async fn few_runs_at_first_and_more_with_success() {
     let house = House::new().await;
     let gate = Arc::new(tokio::sync::Semaphore::new(0));

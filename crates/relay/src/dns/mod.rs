@@ -22,6 +22,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
+use hickory_resolver::system_conf::parse_resolv_conf;
 use pillarbox_smtp::Domain;
 
 pub use order::interleave;
@@ -91,7 +92,7 @@ pub struct Owned<T> {
 /// Why a resolver cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolverError {
-    /// `/etc/resolv.conf` cannot be read.
+    /// `/etc/resolv.conf` cannot be understood.
     #[error("the system's name servers cannot be read: {0}; name some in dns.servers")]
     System(String),
     /// The trust anchor file cannot be read or holds something else.
@@ -271,7 +272,8 @@ fn first_owner(text: &str) -> Option<Name> {
 
 fn build(servers: &[SocketAddr], validate: bool, anchors: Option<Arc<TrustAnchors>>) -> Result<TokioResolver, ResolverError> {
     let mut builder = if servers.is_empty() {
-        TokioResolver::builder_tokio().map_err(|e| ResolverError::System(e.to_string()))?
+        let (config, options) = parse_resolv_conf(pillarbox_config::resolv_conf()).map_err(|e| ResolverError::System(e.to_string()))?;
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options)
     } else {
         let servers = servers.iter().map(|server| {
             let mut udp = ConnectionConfig::udp();

@@ -13,6 +13,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::system_conf::parse_resolv_conf;
 use hickory_resolver::{Resolver, TokioResolver};
 use mail_auth::MessageAuthenticator;
 
@@ -151,7 +152,7 @@ fn absolute(name: &str) -> Option<Name> {
 fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, DnsSetupError> {
     let bad = |error: NetError| DnsSetupError(error.to_string());
     let (config, mut options) = if servers.is_empty() {
-        hickory_resolver::system_conf::read_system_conf().map_err(bad)?
+        parse_resolv_conf(pillarbox_config::resolv_conf()).map_err(bad)?
     } else {
         let servers = servers.iter().map(|server| {
             let on_port = |mut connection: ConnectionConfig| {
