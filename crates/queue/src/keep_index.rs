@@ -21,14 +21,6 @@ pub(crate) fn index_path(folder: &Path) -> PathBuf {
 impl Queue {
     /// Writes down, for the next start, what is parked. What changes meanwhile is told apart by its stamp. Blocks.
     pub(crate) fn save_index(&self) -> io::Result<()> {
-        let (number, changes) = (rand::random(), self.deferred.changes());
-        changes.begin(number)?;
-        let written = self.write_index(number);
-        changes.end(number, written.is_ok());
-        written
-    }
-
-    fn write_index(&self, number: u64) -> io::Result<()> {
         // Before anything else: a change from here on shows in the folder, whether what is written below has it or not.
         let folders = self.deferred.folder_stamps();
         // Where nothing changed since the last time, it knows all there is to know of the files.
@@ -37,7 +29,7 @@ impl Queue {
         let mut writer = {
             let state = self.state.lock();
             numbers.extend(state.dests.iter().map(|(dest, _)| dest).zip(0..));
-            IndexWriter::new(number, &folders, state.dests.iter().map(|(_, dest)| (dest.kind, &dest.name)))
+            IndexWriter::new(&folders, state.dests.iter().map(|(_, dest)| (dest.kind, &dest.name)))
         };
         let mut at = None;
         loop {

@@ -204,7 +204,6 @@ fn is_shortage(error: &io::Error) -> bool {
 impl Rounds {
     fn round(&mut self, mut work: Work, last: bool) {
         let result = self.work(&mut work, last);
-        self.queue.deferred.changes().mark();
         // More than fits one round waits for the next, which comes at once.
         let more = !work.park.is_empty() && result.is_ok();
         self.queue.keeper.again(work);

@@ -26,7 +26,7 @@
 //! # The folder
 //!
 //! `journal/` (segments), `spool/` (large messages that the journal refers to), `deferred/` (parked mail, for people to read),
-//! `deferred.index` and `deferred.changed-NUMBER` (a cache for quick starts), `damaged/` (what could not be read), `node` (its id), `lock`.
+//! `deferred.index` (a cache for quick starts), `damaged/` (what could not be read), `node` (its id), `lock`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 

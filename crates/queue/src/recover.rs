@@ -41,8 +41,7 @@ pub(crate) fn index_parked(
     found: &Replay,
     now: UnixMillis,
 ) -> Result<ParkedMail, OpenError> {
-    let mut index = Index::load(&index_path(folder));
-    index.catch_up(deferred.changes());
+    let index = Index::load(&index_path(folder));
     let transports = state.lock().transports().clone();
     let note = |scanned| match scanned {
         Scanned::Known(id, entry) => Noted::Known(id, entry),

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::budget::Budget;
 use crate::clock::{Clock, SystemClock};
-use crate::deferred::{Changes, Deferred, ScanError};
+use crate::deferred::{Deferred, ScanError};
 use crate::disk::{Disk, RealDisk};
 use crate::health::Space;
 use crate::id::{Ids, QueueId};
@@ -175,7 +175,7 @@ fn open(
         park_after: config.queue.park_after,
         random,
     };
-    let deferred = Deferred::new(Arc::clone(&disk), folder.join("deferred")).noting(Changes::new(folder.clone(), boot.clone()));
+    let deferred = Deferred::new(Arc::clone(&disk), folder.join("deferred"));
     let now = clock.now();
     let state = Mutex::new(State::new(transports.clone()));
     let mut parked = index_parked(&folder, &deferred, &state, &times, &found, now)?;
@@ -186,9 +186,6 @@ fn open(
     let (messages, doubles) = part_doubles(messages, &state);
     sweep_spool(&disk, &folder.join("spool"), &messages)?;
     let changed = bring_up_to_date(&deferred, &mut found, &doubles)?;
-    // What the scan removed is accounted for.
-    deferred.changes().touch();
-    deferred.changes().mark();
 
     let ids = Arc::new(Ids::after(found.last_id));
     let size = config.queue.segment_size.bytes().clamp(*SIZES.start(), *SIZES.end());

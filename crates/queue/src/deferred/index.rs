@@ -2,12 +2,11 @@
 //!
 //! It is a cache and never believed blindly: an entry counts only while the envelope's file has the size and the time of change that the entry
 //! names, or stands in a folder in which nothing got a name or lost one since the index was written (envelopes are replaced, never
-//! rewritten), or [`super::changes`] knows of all that happened in that folder. Whatever is missing or differs is read from the envelope itself.
+//! rewritten). Whatever is missing or differs is read from the envelope itself.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
 
-use super::changes::{Changes, Since};
 use super::{FOLDERS, FolderStamps, UNSURE, folder_number};
 use crate::disk::{Disk, parent};
 use crate::envelope::UnixMillis;
@@ -37,10 +36,6 @@ pub(crate) struct IndexEntry {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(crate) destinations: Vec<(Kind, Destination)>,
-    /// Tells it from others.
-    number: Option<u64>,
-    /// What happened since, where that is known.
-    since: Option<Since>,
     /// When each folder changed last, by its number; empty without an index.
     folders: Vec<i64>,
     octets: Vec<u8>,
@@ -54,20 +49,17 @@ pub(crate) struct IndexWriter {
     destinations: usize,
 }
 
-const MAGIC: &[u8; 8] = b"pbindex4";
-/// The same without its number.
-const FORMER: &[u8; 8] = b"pbindex3";
+const MAGIC: &[u8; 8] = b"pbindex3";
 
-/// Before the number and the folders: magic, CRC-32C of all that follows, number of destinations.
+/// Before the folders: magic, CRC-32C of all that follows, number of destinations.
 const FRONT: usize = 16;
 
 impl IndexWriter {
-    /// An index without entries; the destinations are numbered in this order. `number` is its own, and a new one; `folders` has the stamps of
-    /// all folders, taken before anything that is added was looked at.
-    pub(crate) fn new<'a>(number: u64, folders: &FolderStamps, destinations: impl IntoIterator<Item = (Kind, &'a Destination)>) -> Self {
+    /// An index without entries; the destinations are numbered in this order. `folders` has the stamps of all folders, taken before anything that
+    /// is added was looked at.
+    pub(crate) fn new<'a>(folders: &FolderStamps, destinations: impl IntoIterator<Item = (Kind, &'a Destination)>) -> Self {
         let mut out = MAGIC.to_vec();
         out.resize(FRONT, 0);
-        out.extend_from_slice(&number.to_le_bytes());
         folders.iter().for_each(|stamp| out.extend_from_slice(&stamp.to_le_bytes()));
         let mut count = 0;
         for (kind, name) in destinations {
@@ -130,16 +122,6 @@ impl Index {
         std::fs::read(path).ok().and_then(Self::decode).unwrap_or_default()
     }
 
-    /// Learns what happened since it was written.
-    pub(crate) fn catch_up(&mut self, changes: &Changes) {
-        self.since = changes.take_up(self.number);
-    }
-
-    /// Whether an envelope that it knows is as it was, for all that is known of its folder, which changed last at `stamp`.
-    pub(crate) fn is_unchanged(&self, id: QueueId, stamp: i64) -> bool {
-        self.is_current(folder_number(id), stamp) || self.since.as_ref().is_some_and(|since| since.spares(id, stamp))
-    }
-
     /// Whether a folder with this stamp is as it was when the index was written.
     pub(crate) fn is_current(&self, folder: usize, stamp: i64) -> bool {
         stamp != UNSURE && self.folders.get(folder) == Some(&stamp)
@@ -165,17 +147,13 @@ impl Index {
     }
 
     fn decode(octets: Vec<u8>) -> Option<Self> {
-        let has_number = octets.starts_with(MAGIC);
-        let mut reader = Reader(octets.strip_prefix(MAGIC).or_else(|| octets.strip_prefix(FORMER))?);
+        let mut reader = Reader(octets.strip_prefix(MAGIC)?);
         let crc = reader.u32()?;
         if crc32c::crc32c(reader.0) != crc || u32::try_from(octets.len()).is_err() {
             return None;
         }
         let mut index = Self::default();
         let count = reader.u32()?;
-        if has_number {
-            index.number = Some(reader.u64()?);
-        }
         for _ in 0..FOLDERS {
             index.folders.push(i64::from_le_bytes(reader.take(8)?.try_into().ok()?));
         }
@@ -280,7 +258,7 @@ mod tests {
         let destinations = [(Kind::Mailbox, Destination("local".into())), (Kind::Relay, Destination("mx:example.net".into()))];
         let mut folders = [UNSURE; FOLDERS];
         folders[7] = 77;
-        let mut writer = IndexWriter::new(9, &folders, destinations.iter().map(|(kind, name)| (*kind, name)));
+        let mut writer = IndexWriter::new(&folders, destinations.iter().map(|(kind, name)| (*kind, name)));
         // In no order.
         (0..entries).rev().for_each(|n| writer.add(QueueId(n * 7), &entry(n)));
         writer
@@ -304,18 +282,6 @@ mod tests {
             assert_eq!(index.stamp_in(&[77; FOLDERS], QueueId(7)), None, "another folder's");
             assert!(index.is_current(7, 77) && !index.is_current(7, 78) && !index.is_current(8, UNSURE));
         }
-    }
-
-    #[test]
-    fn one_of_the_former_format_is_read() {
-        let mut octets = sample(10).finish();
-        assert_eq!(Index::decode(octets.clone()).unwrap().number, Some(9));
-        octets.drain(FRONT..FRONT + 8);
-        octets[..8].copy_from_slice(FORMER);
-        let crc = crc32c::crc32c(&octets[12..]).to_le_bytes();
-        octets[8..12].copy_from_slice(&crc);
-        let index = Index::decode(octets).unwrap();
-        assert_eq!((index.number, index.get(QueueId(7))), (None, Some(entry(1))));
     }
 
     #[test]

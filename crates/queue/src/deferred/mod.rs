@@ -5,7 +5,6 @@
 //! The message is written once, the envelope anew whenever something became of a recipient: that is why they are two files.
 //! The envelope is what counts. It gets its name only after both files' contents are durable, and loses it before the message goes.
 
-mod changes;
 mod files;
 mod index;
 mod scan;
@@ -24,7 +23,6 @@ use crate::envelope::Envelope;
 use crate::id::QueueId;
 use crate::journal::remove_if_there;
 
-pub(crate) use changes::Changes;
 pub use files::ParkedFiles;
 pub(crate) use index::{Index, IndexEntry, IndexWriter};
 use scan::changed;
@@ -77,22 +75,11 @@ pub(crate) enum ReadError {
 pub(crate) struct Deferred {
     disk: Arc<dyn Disk>,
     root: PathBuf,
-    changes: Arc<Changes>,
 }
 
 impl Deferred {
     pub(crate) fn new(disk: Arc<dyn Disk>, root: PathBuf) -> Self {
-        Self { disk, root, changes: Arc::default() }
-    }
-
-    /// The same, and changes are noted there.
-    pub(crate) fn noting(self, changes: Changes) -> Self {
-        Self { changes: Arc::new(changes), ..self }
-    }
-
-    /// Where changes are noted.
-    pub(crate) fn changes(&self) -> &Changes {
-        &self.changes
+        Self { disk, root }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -151,7 +138,6 @@ impl Deferred {
     pub(crate) fn park(&self, batch: &[(Envelope, Body)]) -> io::Result<(Vec<QueueId>, Option<io::Error>)> {
         let mut written = Vec::with_capacity(batch.len());
         let mut first_error = None;
-        self.changes.note(batch.iter().map(|(envelope, _)| envelope.id));
         for (envelope, body) in batch {
             match self.write_body(envelope.id, body).and_then(|()| self.write_envelope(envelope)) {
                 Ok(()) => written.push(envelope.id),
@@ -185,7 +171,6 @@ impl Deferred {
         if batch.is_empty() {
             return Ok(());
         }
-        self.changes.note(batch.iter().map(|envelope| envelope.id));
         batch.iter().try_for_each(|envelope| self.write_envelope(envelope))?;
         self.disk.sync_fs(&self.root)?;
         batch.iter().try_for_each(|envelope| self.disk.rename(&self.path(envelope.id, UNFINISHED), &self.path(envelope.id, "json")))
@@ -193,13 +178,11 @@ impl Deferred {
 
     /// Removes an envelope: the message is queued no more. Blocks.
     pub(crate) fn remove_envelope(&self, id: QueueId) -> io::Result<()> {
-        self.changes.touch();
         remove_if_there(&*self.disk, &self.path(id, "json"))
     }
 
     /// Removes a message, once it is durable that its envelope is gone: a power cut could undo the one and not the other. Blocks.
     pub(crate) fn remove_message(&self, id: QueueId) -> io::Result<()> {
-        self.changes.touch();
         remove_if_there(&*self.disk, &self.path(id, "msg"))
     }
 

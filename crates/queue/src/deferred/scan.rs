@@ -147,7 +147,7 @@ impl Folder<'_> {
     /// What is to be known of an envelope; `folder` is its folder's stamp.
     fn envelope(&self, id: QueueId, folder: i64) -> Result<Option<Scanned>, ScanError> {
         let known = self.index.get(id);
-        if known.is_some() && self.index.is_unchanged(id, folder) {
+        if known.is_some() && self.index.is_current(folder_number(id), folder) {
             return Ok(known.map(|entry| Scanned::Known(id, entry)));
         }
         let path = self.deferred.path(id, "json");
