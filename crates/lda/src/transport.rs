@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -129,11 +128,7 @@ impl MailboxTransport {
     async fn run_maildir(&self, mut feed: Feed) {
         while let Some(batch) = feed.next_batch_within(BATCH, PATIENCE).await {
             let work = self.plan(batch).await;
-            // Its deliveries are dropped then and so are deferred; the others go on.
-            match catch_unwind(AssertUnwindSafe(|| work.store(Durability::WithOthers))) {
-                Ok(stored) => self.all_stored(stored).await,
-                Err(_) => tracing::error!("storing a batch of messages ended by a defect in this program; they are tried again later"),
-            }
+            self.all_stored(work.store(Durability::WithOthers)).await;
         }
     }
 
@@ -237,8 +232,9 @@ impl Transport for MailboxTransport {
         let Some(this) = self.me.upgrade() else { return };
         let runtime = tokio::runtime::Handle::current();
         let thread = tokio::task::spawn_blocking(move || runtime.block_on(this.run_maildir(feed)));
+        // The batch in hand was dropped then, and so is deferred; the next run goes on with the others.
         if let Err(error) = thread.await {
-            tracing::error!(%error, "a thread that stores mail ended unexpectedly");
+            tracing::error!(%error, "storing a batch of messages failed");
         }
     }
 

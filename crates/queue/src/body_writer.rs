@@ -128,9 +128,6 @@ impl BodyWriter {
     /// Takes budget as the buffer grows, in powers of two; but what has become large gets room for much more at once where that is to be had, since
     /// each growth copies what is there.
     fn lease_for(&mut self, total: usize) -> bool {
-        if total as u64 <= self.lease.octets() {
-            return true;
-        }
         let room = total.next_power_of_two();
         if (LARGE + 1..MUCH).contains(&room) && self.lease.grow_to(MUCH as u64) {
             self.buffer.reserve(MUCH.saturating_sub(self.buffer.len()));

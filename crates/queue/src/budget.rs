@@ -65,11 +65,6 @@ impl Lease {
         true
     }
 
-    /// Octets taken.
-    pub(crate) fn octets(&self) -> u64 {
-        self.octets
-    }
-
     /// Gives back what is above `octets`.
     pub(crate) fn shrink_to(&mut self, octets: u64) {
         let surplus = self.octets.saturating_sub(octets);

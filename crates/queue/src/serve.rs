@@ -86,8 +86,8 @@ impl Queue {
                 active.down = None;
             }
             // What comes once a run has asked in vain is for the next run.
-            let idle = run.served.load(Ordering::Relaxed) == 0 && !run.nothing_came.load(Ordering::Relaxed);
-            if idle && active.wants_run() && active.runs == 0 && !stopping {
+            let took_nothing = run.served.load(Ordering::Relaxed) == 0 && !run.nothing_came.load(Ordering::Relaxed);
+            if took_nothing && active.wants_run() && active.runs == 0 && !stopping {
                 let reply = Reply::new(451, EnhancedCode(4, 3, 0), "the deliverer ended without taking the message");
                 probe_at = self.mark_down(active, reply, now);
             }

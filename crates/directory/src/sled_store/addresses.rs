@@ -1,9 +1,9 @@
 //! Which addresses and domains there are, in memory: RCPT is answered for a million users without reading, and decoding, the pages their
 //! rows are in.
 //!
-//! Each row of users, of aliases and of domains is an entry of eight octets: what kind of row it is, and 62 bits of a keyed hash of its key. Two names of
-//! a million share one with a chance of one in 10^12, and nobody outside knows the key. A row that says more than "here is a user" is only
-//! known to be there, and is read.
+//! Each row of users, of aliases and of domains is an entry of eight octets: what kind of row it is, and 62 bits of a keyed hash of its key.
+//! Two names of a million share one with a chance of one in 10^12, and nobody outside knows the key. A row that says more than "here is a
+//! user" is only known to be there, and is read.
 //!
 //! The entries are a copy of the tables and never more: only the writer's thread changes both, the tables first, before anybody is told.
 //! Until they are whole, or when there are more than [`MOST`], everybody reads the tables. An orderly end leaves them in a file beside the

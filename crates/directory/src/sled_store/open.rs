@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sled::Tree;
 
@@ -311,8 +312,18 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Waits, not for long, while somebody has the database: a worker of sled's may hold its file a moment longer than the last handle.
+pub(super) fn wait_until_unlocked(path: &Path) {
+    for _ in 0..1000 {
+        if !matches!(locked_by_other(path), Ok(true)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Asked before anything is judged: sled reads its configuration before it takes the lock, and a database in use must never look damaged.
-pub(super) fn locked_by_other(path: &Path) -> io::Result<bool> {
+fn locked_by_other(path: &Path) -> io::Result<bool> {
     use rustix::fs::{FlockOperation, flock};
     let file = match File::open(path.join("db")) {
         Ok(file) => file,

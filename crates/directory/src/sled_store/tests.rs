@@ -107,16 +107,8 @@ async fn a_rebuild_that_was_cut_short_is_done_again() {
     db.open_tree("counts").unwrap().clear().unwrap();
     db.flush().unwrap();
     drop(db);
-    // A worker of sled's may hold the lock a moment longer.
-    let mut opened = SledDirectory::open(&path);
-    for _ in 0..1000 {
-        if !matches!(opened, Err(DirectoryError::Locked { .. })) {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-        opened = SledDirectory::open(&path);
-    }
-    let directory = opened.unwrap();
+    open::wait_until_unlocked(&path);
+    let directory = SledDirectory::open(&path).unwrap();
     assert!(directory.rebuilt().is_some());
     assert!(directory.user(&mailbox("bob@example.org")).await.unwrap().is_some());
 }

@@ -17,7 +17,7 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 use tokio::sync::{oneshot, watch};
 
 use super::addresses::{Addresses, Gathering};
-use super::open::{Forest, REVISION, locked_by_other};
+use super::open::{Forest, REVISION, wait_until_unlocked};
 use super::state::Sweeper;
 use crate::clock::Clock;
 use crate::records::Change;
@@ -137,13 +137,8 @@ impl Drop for Writer {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        // A worker of sled's may hold the file a moment longer; whoever opens the folder next must not meet a lock of ours.
-        for _ in 0..1000 {
-            if !matches!(locked_by_other(&self.path), Ok(true)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        // Whoever opens the folder next must not meet a lock of ours.
+        wait_until_unlocked(&self.path);
     }
 }
 

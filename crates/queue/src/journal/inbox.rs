@@ -112,16 +112,14 @@ struct State {
     awaited: bool,
     /// There is a note that is to be written at once.
     urgent: bool,
-    sleep: Sleep,
+    /// `None`: the thread does not sleep.
+    sleep: Option<Sleep>,
     stop: bool,
 }
 
 /// What the thread sleeps for.
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Sleep {
-    /// It does not sleep.
-    #[default]
-    Awake,
     /// For anything.
     Idle,
     /// For anything urgent: there are notes that can wait a little.
@@ -135,7 +133,7 @@ impl State {
         self.stop
             || self.urgent
             || match wanted {
-                Sleep::Awake | Sleep::Lazy => self.awaited,
+                Sleep::Lazy => self.awaited,
                 Sleep::Idle => !self.items.is_empty(),
                 Sleep::Gathering(enough) => self.messages >= enough,
             }
@@ -162,10 +160,10 @@ impl Inbox {
             state.items.push(item);
         }
         state.urgent |= urgent;
-        let wake = state.sleep != Sleep::Awake && state.has_work(state.sleep);
+        let wake = state.sleep.is_some_and(|wanted| state.has_work(wanted));
         if wake {
             // Once is enough.
-            state.sleep = Sleep::Awake;
+            state.sleep = None;
         }
         drop(state);
         if wake {
@@ -209,7 +207,7 @@ impl Inbox {
 
     fn sleep(&self, state: &mut MutexGuard<'_, State>, wanted: Sleep, until: Option<Instant>) {
         while !state.has_work(wanted) {
-            state.sleep = wanted;
+            state.sleep = Some(wanted);
             let timed_out = match until {
                 Some(until) => self.wake.wait_until(state, until).timed_out(),
                 None => {
@@ -217,7 +215,7 @@ impl Inbox {
                     false
                 }
             };
-            state.sleep = Sleep::Awake;
+            state.sleep = None;
             if timed_out {
                 return;
             }
