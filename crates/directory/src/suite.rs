@@ -265,6 +265,14 @@ async fn logins(directory: &dyn Directory) {
     assert_eq!(login("b@old.example").await, None);
     directory.apply(vec![with("eve@example.org", &[]), with("bob@example.org", &["robert@example.org"])]).await.unwrap();
     assert_eq!(login("robert@example.org").await.as_deref(), Some("bob@example.org"));
+    // Whoever is given it and loses it again within a batch does not take it along, whether kept or removed.
+    for last in [with("eve@example.org", &[]), Change::RemoveUser(mailbox("eve@example.org"))] {
+        directory.apply(vec![with("eve@example.org", &["robert@example.org"]), last]).await.unwrap();
+        assert_eq!(login("robert@example.org").await.as_deref(), Some("bob@example.org"));
+    }
+    let both = vec![with("bob@example.org", &["robert@example.org"]), with("eve@example.org", &["robert@example.org"])];
+    assert!(refused(directory, both).await.contains("robert@example.org"));
+    directory.apply(vec![with("eve@example.org", &[])]).await.unwrap();
     directory.apply(vec![Change::RemoveUser(mailbox("bob@example.org")), Change::RemoveUser(mailbox("eve@example.org"))]).await.unwrap();
     assert_eq!(login("robert@example.org").await, None);
     directory.apply(vec![Change::RemoveDomain(domain("example.org"))]).await.unwrap();

@@ -13,7 +13,10 @@ use crate::store::{DirectoryError, Result};
 pub(crate) struct Stage<'a, T: Rows> {
     base: &'a T,
     writes: Writes,
+    /// Users whose record or credentials were given: they are held against the rules.
     users: BTreeSet<Vec<u8>>,
+    /// Users put or removed: their login names are indexed anew.
+    named: BTreeSet<Vec<u8>>,
     aliases: BTreeSet<Vec<u8>>,
     gone: BTreeSet<Domain>,
 }
@@ -29,10 +32,18 @@ impl<T: Rows> Rows for Stage<'_, T> {
 
 /// Turns changes into row writes that belong together, or says why they contradict what is there.
 pub(crate) fn stage<T: Rows>(base: &T, changes: &[Change]) -> Result<Writes> {
-    let mut stage = Stage { base, writes: Writes::new(), users: BTreeSet::new(), aliases: BTreeSet::new(), gone: BTreeSet::new() };
+    let mut stage = Stage {
+        base,
+        writes: Writes::new(),
+        users: BTreeSet::new(),
+        named: BTreeSet::new(),
+        aliases: BTreeSet::new(),
+        gone: BTreeSet::new(),
+    };
     for change in changes {
         stage.change(change)?;
     }
+    stage.index_logins()?;
     // Rules are checked against the outcome, so that the order inside a batch does not matter.
     stage.check()?;
     Ok(stage.writes)
@@ -74,37 +85,43 @@ impl<T: Rows> Stage<'_, T> {
 
     fn put_user(&mut self, record: &UserRecord) -> Result<()> {
         let key = keys::mailbox(&record.address);
-        let old: Option<UserRecord> = read::record(self, Table::Users, &key)?;
-        match &old {
-            None => self.count(&record.address.domain, 1, 0)?,
-            Some(old) => self.drop_logins(old, &key)?,
-        }
-        for login in &record.logins {
-            let login = keys::mailbox(login);
-            // Whoever had the name is checked too: it must have given it up in this batch.
-            self.users.extend(self.get(Table::Logins, &login)?);
-            self.writes.insert((Table::Logins, login), Some(key.clone()));
+        if self.get(Table::Users, &key)?.is_none() {
+            self.count(&record.address.domain, 1, 0)?;
         }
         self.users.insert(key.clone());
+        self.named.insert(key.clone());
         self.put(Table::Users, key, record)
     }
 
     fn remove_user(&mut self, address: &Mailbox) -> Result<()> {
         let key = keys::mailbox(address);
-        if let Some(old) = read::record::<UserRecord, _>(self, Table::Users, &key)? {
-            self.count(&old.address.domain, -1, 0)?;
-            self.drop_logins(&old, &key)?;
+        if self.get(Table::Users, &key)?.is_some() {
+            self.count(&address.domain, -1, 0)?;
         }
         self.remove(Table::Users, &key)?;
-        self.remove(Table::Credentials, &key)
+        self.remove(Table::Credentials, &key)?;
+        self.named.insert(key);
+        Ok(())
     }
 
-    /// Takes the login names of `old` out of the index, unless another user of this batch has them by now.
-    fn drop_logins(&mut self, old: &UserRecord, key: &[u8]) -> Result<()> {
-        for login in &old.logins {
-            let login = keys::mailbox(login);
-            if self.get(Table::Logins, &login)?.as_deref() == Some(key) {
-                self.writes.insert((Table::Logins, login), None);
+    /// Indexes the login names of the users at hand by what they have in the end: who had a name meanwhile, and lost or
+    /// gave it up again, leaves no trace.
+    fn index_logins(&mut self) -> Result<()> {
+        let named = std::mem::take(&mut self.named);
+        for key in &named {
+            let Some(old) = read::record::<UserRecord, _>(self.base, Table::Users, key)? else { continue };
+            for login in &old.logins {
+                self.writes.insert((Table::Logins, keys::mailbox(login)), None);
+            }
+        }
+        for key in &named {
+            let Some(user) = self.record::<UserRecord>(Table::Users, key)? else { continue };
+            for login in &user.logins {
+                let login_key = keys::mailbox(login);
+                if self.get(Table::Logins, &login_key)?.is_some_and(|owner| owner != *key) {
+                    return Err(taken(login));
+                }
+                self.writes.insert((Table::Logins, login_key), Some(key.clone()));
             }
         }
         Ok(())
@@ -224,9 +241,8 @@ impl<T: Rows> Stage<'_, T> {
         }
         for login in &user.logins {
             let login_key = keys::mailbox(login);
-            let taken = login_key != key && self.get(Table::Users, &login_key)?.is_some();
-            if taken || self.get(Table::Logins, &login_key)?.is_some_and(|owner| owner != *key) {
-                return Err(DirectoryError::Refused(format!("the login name {login} belongs to another user")));
+            if login_key != key && self.get(Table::Users, &login_key)?.is_some() {
+                return Err(taken(login));
             }
         }
         Ok(())
@@ -242,6 +258,10 @@ impl<T: Rows> Stage<'_, T> {
     fn record<R: DeserializeOwned>(&self, table: Table, key: &[u8]) -> Result<Option<R>> {
         read::record(self, table, key)
     }
+}
+
+fn taken(login: &Mailbox) -> DirectoryError {
+    DirectoryError::Refused(format!("the login name {login} belongs to another user"))
 }
 
 /// RFC 5321 §4.5.3.1.1: others need not take longer local parts, so an address of ours would not work everywhere.

@@ -36,7 +36,7 @@ fn change((kind, a, b, c): (u8, u8, u8, u8)) -> Change {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
     #[test]
     fn indexes_and_counters_follow_the_records(batches in prop::collection::vec(prop::collection::vec(any::<(u8, u8, u8, u8)>(), 1..6), 1..30)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
