@@ -10,7 +10,7 @@ use pillarbox_smtp::{EnhancedCode, ForwardPath, Mechanism, Reply, Secret, replie
 /// The `tls-exporter` value of every handshake here.
 pub(crate) const EXPORTER: &[u8] = b"0123456789abcdef0123456789abcdef";
 
-/// Rules: recipients named `unknown…` and `full…` are refused, and so is the sender `banned@…`; `421@…` closes. `ann@example.org`
+/// Rules: recipients named `unknown…` and `full…` are refused, and so is the sender `banned@…`; `421…` closes. `ann@example.org`
 /// logs in with `secret`. Every message is accepted but one whose body holds `REFUSE`.
 pub(crate) struct Driver {
     pub(crate) session: ServerSession,
@@ -24,6 +24,11 @@ pub(crate) struct Driver {
     body: Vec<u8>,
     pub(crate) closed: bool,
     pub(crate) handshakes: usize,
+}
+
+/// Whether a rule of the [`Driver`] is about this address.
+pub(crate) fn has_rule(address: &str) -> bool {
+    ["unknown", "full", "banned@", "421"].iter().any(|start| address.starts_with(start))
 }
 
 pub(crate) fn config(role: Role) -> ServerConfig {

@@ -7,7 +7,7 @@ use pillarbox_smtp::{ReplyParser, Severity};
 use proptest::prelude::*;
 use smtp_proto::{EhloResponse, Request, response::parser::ResponseReceiver};
 
-use crate::driver::{Driver, config};
+use crate::driver::{Driver, config, has_rule};
 
 /// Paths as the other crate reads them.
 fn theirs(line: &str) -> Option<String> {
@@ -53,9 +53,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn ordinary_addresses_are_read_alike(local in "[a-z0-9]{1,8}([.+_-][a-z0-9]{1,5}){0,2}", domain in "[a-z]{1,8}(\\.[a-z]{2,6}){1,2}", size in 0u64..1000) {
-        let mail = format!("MAIL FROM:<{local}@{domain}> SIZE={size}\r\n");
+        let address = format!("{local}@{domain}");
+        // The driver refuses some, whichever way they are read.
+        prop_assume!(!has_rule(&address));
+        let mail = format!("MAIL FROM:<{address}> SIZE={size}\r\n");
         prop_assert_eq!(ours(&mail), theirs(&mail));
-        let rcpt = format!("RCPT TO:<{local}@{domain}> NOTIFY=NEVER\r\n");
+        let rcpt = format!("RCPT TO:<{address}> NOTIFY=NEVER\r\n");
         prop_assert_eq!(ours(&rcpt), theirs(&rcpt));
     }
 }
