@@ -54,6 +54,7 @@ mod keeper;
 mod lease;
 mod operate;
 mod queue;
+mod reading;
 mod recover;
 mod report;
 mod schedule;
