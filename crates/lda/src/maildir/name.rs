@@ -1,6 +1,6 @@
 //! Names of messages in a Maildir: unique, and the same each time the same message is stored for the same recipient.
 //!
-//! `<seconds>.M<microseconds>Q<queue id>R<recipient>.<host>,S=<octets>,W=<octets>`: time first, as readers sort by it; then queue id and a
+//! `<seconds>.M<microseconds>Q<queue id>R<recipient>.<host>,S=<octets>,W=<octets>`: time first, as readers sort by its numbers; then queue id and a
 //! digest of the recipient, so that a replay after a crash finds its earlier work; then the host, with `/` and `:` written as the Maildir
 //! specification asks. `S` is the file's size, `W` the size with CRLF line ends; Dovecot trusts both and need not open the file.
 

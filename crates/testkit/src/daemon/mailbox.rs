@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// A Maildir's messages.
 #[derive(Debug, Clone, Default)]
 pub struct Mailbox {
-    /// Those in `new/` and `cur/`, sorted by name.
+    /// Those in `new/`, then those in `cur/`, each as they arrived.
     pub messages: Vec<Stored>,
     /// Names left in `tmp/`.
     pub unfinished: Vec<String>,
@@ -28,7 +28,7 @@ impl Mailbox {
         let names = |sub: &str| -> Vec<PathBuf> {
             let mut paths: Vec<PathBuf> =
                 std::fs::read_dir(maildir.join(sub)).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or_default();
-            paths.sort();
+            paths.sort_by_cached_key(|path| (arrival(path), path.clone()));
             paths
         };
         let mut messages = Vec::new();
@@ -43,6 +43,13 @@ impl Mailbox {
         let unfinished = names("tmp").iter().filter_map(|p| Some(p.file_name()?.to_string_lossy().into_owned())).collect();
         Self { messages, unfinished }
     }
+}
+
+/// When a message arrived, by the numbers in its name as mail readers take them: seconds, and microseconds behind an `M`, which are not padded.
+fn arrival(path: &Path) -> (u64, u64) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0);
+    (number(&name), name.split_once(".M").map_or(0, |(_, rest)| number(rest)))
 }
 
 impl Stored {
