@@ -56,7 +56,6 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("pillarbox_queue_reports_total", Labelled, "Delivery reports sent."),
     ("pillarbox_queue_reports_dropped_total", Counter, "Reports not sent, since one address would have got more than 200 in an hour."),
     ("pillarbox_queue_messages", Gauge, "Messages with an unfinished recipient."),
-    ("pillarbox_queue_unread_messages", Gauge, "Those of them that the start has not read yet; they are tried as soon as they are."),
     ("pillarbox_queue_recipients", Gauge, "Unfinished recipients."),
     ("pillarbox_queue_oldest_seconds", Gauge, "Age of the oldest message."),
     ("pillarbox_queue_destinations_down", Gauge, "Destinations that cannot be reached as a whole."),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::body::{Body, Inner, blocking};
-use crate::deferred::{Batch, Deferred, Index, Lead, Scanned, Source, list, read};
+use crate::deferred::{Deferred, Index, Scanned, scan};
 use crate::disk::{Disk, parent};
 use crate::envelope::{Envelope, Status};
 use crate::id::QueueId;
@@ -126,7 +126,7 @@ impl Queue {
         let _lock = lock(folder)?;
         claim.await.map_err(AdoptError::Claim)?;
         let (disk, path) = (Arc::clone(&self.disk), folder.to_path_buf());
-        let found = tokio::task::spawn_blocking(move || read_folder(&disk, &path)).await;
+        let found = tokio::task::spawn_blocking(move || read(&disk, &path)).await;
         let Found { messages, damaged } = found.map_err(|error| io_error(folder)(io::Error::other(error)))??;
         let list = List::open(&*self.disk, folder).map_err(io_error(folder))?;
         let mut out = Adopted { damaged, ..Adopted::default() };
@@ -221,23 +221,17 @@ impl Queue {
 }
 
 /// Reads everything unfinished in a folder. Blocks.
-fn read_folder(disk: &Arc<dyn Disk>, folder: &Path) -> Result<Found, OpenError> {
+fn read(disk: &Arc<dyn Disk>, folder: &Path) -> Result<Found, OpenError> {
     let aside = folder.join("damaged");
     disk.create_dir(&aside).map_err(io_error(&aside))?;
     // Another machine's boot: what it stored and did not sync is looked for again.
     let found = replay(disk, &folder.join("journal"), &aside, "")?;
     let deferred = Deferred::new(Arc::clone(disk), folder.join("deferred"));
-    let source = Source { deferred: deferred.clone(), index: Index::default(), aside };
-    let listing = list(&source, &|envelope| is_finished(&found, envelope))?;
     let parked: Mutex<Vec<Envelope>> = Mutex::default();
-    let damaged = Mutex::new([&found.damaged[..], &listing.damaged[..]].concat());
+    let mut damaged = found.damaged.clone();
     let envelope = |scanned| if let Scanned::Read(envelope) = scanned { Some(*envelope) } else { None };
-    let take = |batch: Batch<Option<Envelope>>| {
-        parked.lock().extend(batch.found.into_iter().flatten());
-        damaged.lock().extend(batch.damaged);
-    };
-    read(&source, &listing, &Lead::default(), envelope, take)?;
-    let mut damaged = damaged.into_inner();
+    let take = |envelopes: Vec<_>| parked.lock().extend(envelopes.into_iter().flatten());
+    damaged.extend(scan(&deferred, &Index::default(), &aside, &|envelope| is_finished(&found, envelope), envelope, take)?);
     let mut messages = Vec::new();
     let mut known: HashSet<QueueId> = HashSet::new();
     let journalled: std::collections::HashMap<QueueId, &Envelope> = found.messages.iter().map(|m| (m.envelope.id, &m.envelope)).collect();

@@ -15,9 +15,7 @@ use crate::schedule::Entry;
 pub struct QueueHealth {
     /// Messages with an unfinished recipient.
     pub messages: u64,
-    /// Those of them that the start has not read yet: parked ones, which are tried as soon as they are read.
-    pub unread: u64,
-    /// Unfinished recipients, those of unread messages counted as one each.
+    /// Unfinished recipients.
     pub recipients: u64,
     /// Age of the oldest message in seconds; 0 when there is none.
     pub oldest_seconds: u64,
@@ -110,8 +108,7 @@ impl Queue {
             Entry::Live(live) => live.envelope.received,
             Entry::Parked(parked) => parked.received,
         });
-        let unread = *self.unread.borrow() as u64;
-        let (messages, recipients, runs) = (state.messages.len() as u64 + unread, state.recipients as u64 + unread, state.runs as u64);
+        let (messages, recipients, runs) = (state.messages.len() as u64, state.recipients as u64, state.runs as u64);
         let destinations = state.dests.len() as u64;
         let destinations_down = state.dests.iter().filter(|(_, d)| d.active.as_ref().is_some_and(|a| a.down.is_some())).count() as u64;
         drop(state);
@@ -125,7 +122,6 @@ impl Queue {
         let damaged = self.damaged.lock().clone();
         QueueHealth {
             messages,
-            unread,
             recipients,
             oldest_seconds: now.saturating_sub(oldest) / 1000,
             destinations,
@@ -144,7 +140,6 @@ impl Queue {
     pub(crate) fn gauges(&self) {
         let health = self.health();
         metrics::gauge!("pillarbox_queue_messages").set(health.messages as f64);
-        metrics::gauge!("pillarbox_queue_unread_messages").set(health.unread as f64);
         metrics::gauge!("pillarbox_queue_recipients").set(health.recipients as f64);
         metrics::gauge!("pillarbox_queue_oldest_seconds").set(health.oldest_seconds as f64);
         metrics::gauge!("pillarbox_queue_destinations_down").set(health.destinations_down as f64);

@@ -58,8 +58,6 @@ struct Work {
     messages: Vec<QueueId>,
     files: Vec<Arc<BodyFile>>,
     file_octets: u64,
-    /// Messages read at the start that the index did not know.
-    unindexed: usize,
     /// Someone wants everything done now.
     hurry: bool,
     stop: bool,
@@ -92,11 +90,6 @@ impl Keeper {
             work.hurry = true;
             self.wake.notify_all();
         }
-    }
-
-    /// So many parked messages are not in the index.
-    pub(crate) fn unindexed(&self, count: usize) {
-        self.work.lock().unindexed += count;
     }
 
     /// Has the thread do now what it would do soon.
@@ -172,11 +165,22 @@ struct Rounds {
     mail_error: Option<String>,
 }
 
-/// The thread's whole life.
-pub(crate) fn run(queue: Arc<Queue>) {
+/// The thread's whole life. `unindexed`: parked messages that the index did not have at the start.
+pub(crate) fn run(queue: Arc<Queue>, unindexed: usize) {
     let now = Instant::now();
-    let mut rounds =
-        Rounds { queue, last_sync: now, last_index: now, changed_since_index: 0, complained: false, park_error: None, mail_error: None };
+    let mut rounds = Rounds {
+        queue,
+        last_sync: now,
+        last_index: now,
+        changed_since_index: unindexed,
+        complained: false,
+        park_error: None,
+        mail_error: None,
+    };
+    if unindexed > INDEX_AFTER {
+        // Reading them took long; the next start need not do it again.
+        rounds.save_index();
+    }
     loop {
         let (work, stop) = rounds.queue.keeper.next();
         rounds.round(work, stop);
@@ -199,8 +203,6 @@ fn is_shortage(error: &io::Error) -> bool {
 
 impl Rounds {
     fn round(&mut self, mut work: Work, last: bool) {
-        let unindexed = std::mem::take(&mut work.unindexed);
-        self.changed_since_index += unindexed;
         let result = self.work(&mut work, last);
         // More than fits one round waits for the next, which comes at once.
         let more = !work.park.is_empty() && result.is_ok();
@@ -218,16 +220,8 @@ impl Rounds {
         if let Err(error) = self.queue.pool.refill() {
             tracing::warn!(%error, "no journal segment could be made ready");
         }
-        if !self.queue.is_whole() {
-            return;
-        }
         let (changed, since) = (self.changed_since_index, self.last_index.elapsed());
-        // Reading many took long; the next start need not do it again.
-        if unindexed > INDEX_AFTER
-            || (last && changed > 0)
-            || (changed > INDEX_AFTER && since > INDEX_EVERY)
-            || (changed > INDEX_SOON_AFTER && since > INDEX_SOON)
-        {
+        if (last && changed > 0) || (changed > INDEX_AFTER && since > INDEX_EVERY) || (changed > INDEX_SOON_AFTER && since > INDEX_SOON) {
             self.save_index();
         }
     }

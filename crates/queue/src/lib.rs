@@ -54,7 +54,6 @@ mod keeper;
 mod lease;
 mod operate;
 mod queue;
-mod reading;
 mod recover;
 mod report;
 mod schedule;

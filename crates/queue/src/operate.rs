@@ -1,7 +1,6 @@
 //! What an operator does: look, retry, hold, release, remove. Safe while deliveries run.
 //!
-//! A queue of a million messages is gone through in steps, each under one short hold of the lock, so that mail flows meanwhile. What the start has
-//! not read yet is waited for: no answer leaves it out.
+//! A queue of a million messages is gone through in steps, each under one short hold of the lock, so that mail flows meanwhile.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -105,7 +104,6 @@ fn same_path(a: &ReversePath, b: &ReversePath) -> bool {
 impl Queue {
     /// Up to `limit` messages after `after` in the order of their ids. The last one's id continues the list; fewer than `limit` end it.
     pub async fn list(&self, filter: &ListFilter, after: Option<QueueId>, limit: usize) -> Vec<Envelope> {
-        self.whole().await;
         let mut out = Vec::new();
         let mut at = after;
         while out.len() < limit {
@@ -200,7 +198,6 @@ impl Queue {
 
     /// One message's envelope as things stand.
     pub async fn show(&self, id: QueueId) -> Option<Envelope> {
-        self.whole().await;
         let here = match self.state.lock().messages.get(&id)? {
             Entry::Live(live) => Some(live.snapshot()),
             Entry::Parked(_) => None,
@@ -215,7 +212,6 @@ impl Queue {
 
     /// One message's octets.
     pub async fn body(&self, id: QueueId) -> Option<Body> {
-        self.whole().await;
         match self.state.lock().messages.get(&id)? {
             Entry::Live(live) => return Some(live.body.clone()),
             Entry::Parked(_) => {}
@@ -226,7 +222,6 @@ impl Queue {
 
     /// Has messages tried now, and destinations that are down asked now. Held ones stay held. Answers how many messages it concerned.
     pub async fn retry(&self, filter: &RetryFilter) -> u64 {
-        self.whole().await;
         let mut count = 0;
         match filter {
             RetryFilter::Ids(ids) => {
@@ -393,7 +388,6 @@ impl Queue {
 
     /// Changes messages one by one, and makes the changes durable.
     pub(crate) async fn change(&self, ids: &[QueueId], change: impl Fn(&mut State, &mut Live) -> Vec<(usize, Status)>) -> u64 {
-        self.whole().await;
         let mut count = 0;
         for chunk in ids.chunks(PAGE) {
             self.wake(chunk.to_vec()).await;
@@ -430,7 +424,6 @@ impl Queue {
 
     /// One line a destination, the ones with most messages first.
     pub async fn summary(&self) -> Vec<DestinationSummary> {
-        self.whole().await;
         struct Sum {
             messages: u64,
             oldest: UnixMillis,

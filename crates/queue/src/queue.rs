@@ -5,13 +5,12 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pillarbox_smtp::Mailbox;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{Body, Inner, blocking};
@@ -74,7 +73,7 @@ pub struct Queue {
     pub(crate) hostname: String,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) times: Arc<Times>,
+    pub(crate) times: Times,
     pub(crate) budget: Arc<Budget>,
     pub(crate) journal: Journal,
     pub(crate) pool: Arc<Pool>,
@@ -85,10 +84,6 @@ pub struct Queue {
     pub(crate) ids: Arc<Ids>,
     pub(crate) space: Space,
     pub(crate) keeper: Keeper,
-    /// Parked messages that are not in the schedule yet. Changed under the lock of `state`.
-    pub(crate) unread: watch::Sender<usize>,
-    /// Reads them.
-    pub(crate) reader: Mutex<Option<JoinHandle<()>>>,
     pub(crate) bounces: Mutex<BounceLimit>,
     /// Held by who wants nothing to be forgotten.
     pub(crate) remembered: Arc<()>,

@@ -6,13 +6,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pillarbox_config::Config;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::budget::Budget;
@@ -25,8 +24,7 @@ use crate::journal::{Journal, Note, Pool, ReplayError, SIZES, Start, remove_if_t
 use crate::keeper::Keeper;
 use crate::lease::Lease;
 use crate::queue::{Hooks, Queue};
-use crate::reading::{Rest, read_parked};
-use crate::recover::{bring_up_to_date, part_doubles, sweep_spool};
+use crate::recover::{bring_up_to_date, index_parked, part_doubles, sweep_spool};
 use crate::report::BounceLimit;
 use crate::schedule::{DestId, State, Times, Transports};
 
@@ -62,24 +60,19 @@ pub struct Tools {
     pub random: Box<dyn Fn() -> f64 + Send + Sync>,
     /// Tells this boot of the machine from others; empty: unknown.
     pub boot: String,
-    /// How long the start waits for parked mail to be read; the rest is read behind it.
-    pub patience: Duration,
 }
 
 impl Default for Tools {
     /// The real disk, clock, randomness and boot.
     fn default() -> Self {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-        Self { disk: Arc::new(RealDisk), clock: Arc::new(SystemClock), random: Box::new(rand::random), boot, patience: READING }
+        Self { disk: Arc::new(RealDisk), clock: Arc::new(SystemClock), random: Box::new(rand::random), boot }
     }
 }
 
 /// A file of the queue's folder that is there while no process has the queue and nothing in it is undelivered, so that whoever removes the program
 /// need not read the journal to know.
 const EMPTY: &str = "empty";
-
-/// What is read within this is read before the start ends, so that its faults stop the start and the first look at the queue is whole.
-const READING: Duration = Duration::from_secs(4);
 
 /// How long a shut-down waits for deliveries under way.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -96,21 +89,16 @@ impl Queue {
         let config = config.clone();
         let runtime = Handle::current();
         let opened = tokio::task::spawn_blocking(move || open(&config, transports, hooks, tools, runtime)).await;
-        let Opened { queue, deadlines, rest } =
+        let (queue, deadlines, unindexed) =
             opened.map_err(|error| OpenError::Io { path: "queue".into(), error: io::Error::other(error) })??;
         tokio::spawn(crate::deadlines::run(Arc::clone(&queue)));
         tokio::spawn(crate::deadlines::run_deadlines(Arc::clone(&queue), deadlines));
-        queue.thread("queue-keeper", crate::keeper::run)?;
-        if let Some(rest) = rest {
-            *queue.reader.lock() = Some(queue.thread("queue-behind", |queue| queue.read_behind(rest))?);
-        }
+        let keeper = Arc::clone(&queue);
+        std::thread::Builder::new()
+            .name("queue-keeper".into())
+            .spawn(move || crate::keeper::run(keeper, unindexed))
+            .map_err(|error| OpenError::Io { path: "the queue's thread".into(), error })?;
         Ok(queue)
-    }
-
-    fn thread(self: &Arc<Self>, name: &str, work: impl FnOnce(Arc<Self>) + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
-        let queue = Arc::clone(self);
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || work(queue));
-        thread.map_err(|error| OpenError::Io { path: "a thread of the queue".into(), error })
     }
 
     /// Stops new deliveries, waits (up to 25 s) for those under way, writes down what became of them, and closes the journal. Nothing is
@@ -138,12 +126,9 @@ impl Queue {
         let Some(me) = self.me.upgrade() else { return };
         // The keeper's last round needs the journal; the journal goes after it.
         let closing = tokio::task::spawn_blocking(move || {
-            if let Some(reader) = me.reader.lock().take() {
-                _ = reader.join();
-            }
             me.keeper.wait_end();
             me.journal.close();
-            if me.is_whole() && me.state.lock().messages.is_empty() && me.damaged.lock().is_empty() {
+            if me.state.lock().messages.is_empty() && me.damaged.lock().is_empty() {
                 // Only a hint; without it the queue counts as not empty.
                 _ = fs::write(me.folder.join(EMPTY), "");
             }
@@ -153,16 +138,15 @@ impl Queue {
     }
 }
 
-/// A queue whose tasks are to be started.
-struct Opened {
-    queue: Arc<Queue>,
-    deadlines: mpsc::UnboundedReceiver<QueueId>,
-    rest: Option<Rest>,
-}
-
-fn open(config: &Config, transports: Transports, hooks: Arc<dyn Hooks>, tools: Tools, runtime: Handle) -> Result<Opened, OpenError> {
+fn open(
+    config: &Config,
+    transports: Transports,
+    hooks: Arc<dyn Hooks>,
+    tools: Tools,
+    runtime: Handle,
+) -> Result<(Arc<Queue>, mpsc::UnboundedReceiver<QueueId>, usize), OpenError> {
     let began = Instant::now();
-    let Tools { disk, clock, random, mut boot, patience } = tools;
+    let Tools { disk, clock, random, mut boot } = tools;
     if boot.is_empty() {
         // Unknown is no name that two boots may share.
         boot = format!("unknown-{:016x}", rand::random::<u64>());
@@ -184,17 +168,17 @@ fn open(config: &Config, transports: Transports, hooks: Arc<dyn Hooks>, tools: T
 
     let mut found = replay(&disk, &folder.join("journal"), &aside, &boot)?;
     remove_if_there(&*disk, &folder.join("journal").join("new.tmp")).map_err(io_error(&folder))?;
-    let times = Arc::new(Times {
+    let times = Times {
         retry: config.queue.retry.clone(),
         lifetime: config.queue.lifetime,
         delay_warning: config.queue.delay_warning,
         park_after: config.queue.park_after,
         random,
-    });
+    };
     let deferred = Deferred::new(Arc::clone(&disk), folder.join("deferred"));
     let now = clock.now();
     let state = Mutex::new(State::new(transports.clone()));
-    let mut parked = read_parked(&folder, &deferred, &state, &times, &found, now, patience)?;
+    let mut parked = index_parked(&folder, &deferred, &state, &times, &found, now)?;
     found.last_id = found.last_id.max(parked.last_id);
     parked.damaged.append(&mut found.damaged);
 
@@ -234,8 +218,6 @@ fn open(config: &Config, transports: Transports, hooks: Arc<dyn Hooks>, tools: T
         ids,
         space: Space::new(vec![folder.clone(), config.paths.mail.clone()], config.limits.free_space.bytes()),
         keeper: Keeper::default(),
-        unread: watch::Sender::new(parked.rest.as_ref().map_or(0, |rest| rest.unread)),
-        reader: Mutex::default(),
         bounces: Mutex::new(BounceLimit::default()),
         remembered: Arc::default(),
         earlier: Mutex::new(std::mem::take(&mut found.known)),
@@ -269,10 +251,7 @@ fn open(config: &Config, transports: Transports, hooks: Arc<dyn Hooks>, tools: T
         milliseconds = began.elapsed().as_millis() as u64,
         "the queue is open"
     );
-    if parked.rest.is_none() {
-        queue.keeper.unindexed(parked.count.saturating_sub(parked.known));
-    }
-    Ok(Opened { queue, deadlines: deadline_receiver, rest: parked.rest })
+    Ok((queue, deadline_receiver, parked.count - parked.known))
 }
 
 pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {

@@ -59,9 +59,6 @@ pub struct ListenerInfo {
 pub struct QueueNumbers {
     /// Messages with an unfinished recipient.
     pub messages: u64,
-    /// Those of them that the start has not read yet.
-    #[serde(default)]
-    pub unread: u64,
     /// Unfinished recipients.
     pub recipients: u64,
     /// Age of the oldest message, seconds.

@@ -19,8 +19,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> axum::Json<Status
     let disks: Vec<DiskInfo> = [&config.paths.state, &config.paths.mail].into_iter().filter_map(|p| disk(p)).collect();
     let mut queue = QueueNumbers::default();
     if let Some(health) = admin.queue.as_ref().map(|q| q.health()) {
-        let (messages, unread, recipients) = (health.messages, health.unread, health.recipients);
-        queue = QueueNumbers { messages, unread, recipients, oldest_seconds: health.oldest_seconds };
+        queue = QueueNumbers { messages: health.messages, recipients: health.recipients, oldest_seconds: health.oldest_seconds };
         problems.extend(
             health.journal.failed.map(|why| format!("the journal takes no mail ({why}); see to the disk, then restart the daemon")),
         );

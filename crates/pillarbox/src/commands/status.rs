@@ -30,8 +30,7 @@ fn text(session: &Session, info: &StatusInfo) -> Result<(), Failure> {
     let queue = &info.queue;
     if info.running {
         let oldest = if queue.messages > 0 { format!(", the oldest {} old", age(queue.oldest_seconds)) } else { String::new() };
-        let unread = if queue.unread > 0 { format!("; {} of them still to be read", queue.unread) } else { String::new() };
-        out.line(format!("  queue        {} messages, {} recipients{oldest}{unread}", queue.messages, queue.recipients))?;
+        out.line(format!("  queue        {} messages, {} recipients{oldest}", queue.messages, queue.recipients))?;
     }
     for disk in &info.disks {
         out.line(format!("  disk         {}: {} of {} free", safe(&disk.path), size(disk.free_bytes), size(disk.total_bytes)))?;

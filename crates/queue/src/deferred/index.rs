@@ -134,6 +134,11 @@ impl Index {
         Some(self.get(id)?.stamp)
     }
 
+    /// How many messages it knows.
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
     /// The entry of a message.
     pub(crate) fn get(&self, id: QueueId) -> Option<IndexEntry> {
         let at = self.places.binary_search_by_key(&id, |(id, _)| *id).ok()?;
@@ -273,7 +278,7 @@ mod tests {
                 assert_eq!(index.get(QueueId(n * 7)), Some(entry(n)));
             }
             assert_eq!(index.get(QueueId(1)), None);
-            assert_eq!(index.places.len() as u64, entries);
+            assert_eq!(index.len() as u64, entries);
             assert_eq!(index.stamp_in(&[77; FOLDERS], QueueId(7)), None, "another folder's");
             assert!(index.is_current(7, 77) && !index.is_current(7, 78) && !index.is_current(8, UNSURE));
         }

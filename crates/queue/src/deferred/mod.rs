@@ -26,7 +26,7 @@ use crate::journal::remove_if_there;
 pub use files::ParkedFiles;
 pub(crate) use index::{Index, IndexEntry, IndexWriter};
 use scan::changed;
-pub(crate) use scan::{Batch, Lead, Listing, ScanError, Scanned, Source, list, read, stamp_of};
+pub(crate) use scan::{ScanError, Scanned, scan, stamp_of};
 
 /// The format of `ID.json` that this program writes, and the newest it reads.
 pub(crate) const FORMAT: u32 = 1;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -35,75 +35,22 @@ pub(crate) enum ScanError {
 /// Threads at once for each core: envelopes that must be read make them wait for the disk.
 const THREADS_A_CORE: usize = 4;
 
-/// Where parked mail is read.
-pub(crate) struct Source {
-    pub(crate) deferred: Deferred,
-    /// What is known of it.
-    pub(crate) index: Index,
-    /// Files that cannot be used are moved there.
-    pub(crate) aside: PathBuf,
-}
-
-/// Which messages are parked.
-#[derive(Default)]
-pub(crate) struct Listing {
-    folders: Vec<Listed>,
-    /// What is said of those that were set aside.
-    pub(crate) damaged: Vec<String>,
-}
-
-/// What a folder holds.
-struct Listed {
-    /// When it changed last, before it was looked at.
-    stamp: i64,
-    /// Envelopes that have a message, in the order in which they lie on the disk, which a cold start feels.
-    ids: Vec<QueueId>,
-}
-
-/// What became of looking at an envelope.
-enum Found {
-    Message(Scanned),
-    /// It was set aside, for this reason.
-    Damaged(String),
-}
-
-/// How a reading is led while it goes on.
-#[derive(Default)]
-pub(crate) struct Lead {
-    /// Nobody waits for it any more: it takes a thread a core, each of which mostly waits for the disk, and what cannot be read does not end it.
-    pub(crate) behind: AtomicBool,
-    /// It ends after the folders at hand.
-    pub(crate) stop: AtomicBool,
-}
-
-impl Listing {
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.folders.iter().map(|folder| folder.ids.len()).sum()
-    }
-
-    /// The highest id among them, or 0.
-    pub(crate) fn last_id(&self) -> u64 {
-        self.folders.iter().flat_map(|folder| &folder.ids).map(|id| id.0).max().unwrap_or(0)
-    }
-
-    /// Takes out those that are `wanted`.
-    pub(crate) fn part(&mut self, wanted: impl Fn(QueueId) -> bool) -> Self {
-        let mut parted = Self::default();
-        for folder in &mut self.folders {
-            let ids: Vec<QueueId> = folder.ids.extract_if(.., |id| wanted(*id)).collect();
-            if !ids.is_empty() {
-                parted.folders.push(Listed { stamp: folder.stamp, ids });
-            }
-        }
-        parted
-    }
-}
-
-/// Goes through the folders with several threads and says what is there. What an unfinished parking or removal left is removed; an envelope
-/// without its message is set aside, unless `finished` says that the journal knows of nothing left to do for it.
-pub(crate) fn list(source: &Source, finished: &(dyn Fn(&Envelope) -> bool + Sync)) -> Result<Listing, ScanError> {
-    let root = source.deferred.root();
+/// Goes through the folder with several threads, has `note` make what is wanted of each message, and `take` take it a folder at a time, in no
+/// order. Files that cannot be used are moved to `aside`, and said so in the answer; what an unfinished parking or removal left is removed.
+/// `finished` says of an envelope whether the journal knows that nothing is left to do.
+pub(crate) fn scan<T>(
+    deferred: &Deferred,
+    index: &Index,
+    aside: &Path,
+    finished: &(dyn Fn(&Envelope) -> bool + Sync),
+    note: impl Fn(Scanned) -> T + Sync,
+    take: impl Fn(Vec<T>) + Sync,
+) -> Result<Vec<String>, ScanError> {
+    let root = deferred.root();
+    let failed = |path: &Path| {
+        let path = path.to_path_buf();
+        move |error| ScanError::Io { path: path.clone(), error }
+    };
     let mut folders = Vec::new();
     for entry in fs::read_dir(root).map_err(failed(root))? {
         let path = entry.map_err(failed(root))?.path();
@@ -111,94 +58,45 @@ pub(crate) fn list(source: &Source, finished: &(dyn Fn(&Envelope) -> bool + Sync
             folders.push(path);
         }
     }
-    let listing = Mutex::new(Listing::default());
-    on_threads(&folders, &Lead::default(), root, |folder, _| {
-        let (listed, damaged) = source.list(folder, finished)?;
-        let mut listing = listing.lock();
-        listing.folders.push(listed);
-        listing.damaged.extend(damaged);
-        Ok(())
-    })?;
-    Ok(listing.into_inner())
-}
-
-/// What was read of a folder.
-pub(crate) struct Batch<T> {
-    /// How many listed messages it settles.
-    pub(crate) settled: usize,
-    pub(crate) found: Vec<T>,
-    /// What is said of those that were set aside, or could not be read.
-    pub(crate) damaged: Vec<String>,
-}
-
-/// Reads what is listed with several threads, has `note` make what is wanted of each message, and `take` take it a folder at a time, in no order.
-pub(crate) fn read<T>(
-    source: &Source,
-    listing: &Listing,
-    lead: &Lead,
-    note: impl Fn(Scanned) -> T + Sync,
-    take: impl Fn(Batch<T>) + Sync,
-) -> Result<(), ScanError> {
-    on_threads(&listing.folders, lead, source.deferred.root(), |folder, lead| {
-        let mut batch = Batch { settled: folder.ids.len(), found: Vec::with_capacity(folder.ids.len()), damaged: Vec::new() };
-        for id in &folder.ids {
-            match source.envelope(*id, folder.stamp) {
-                Ok(Found::Message(scanned)) => batch.found.push(note(scanned)),
-                Ok(Found::Damaged(why)) => batch.damaged.push(why),
-                Err(error) if lead.behind.load(Ordering::Relaxed) => {
-                    tracing::error!(%id, %error, "a parked message cannot be read; it stays where it is and is not tried before a restart");
-                    batch.damaged.push(error.to_string());
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        take(batch);
-        Ok(())
-    })
-}
-
-/// Does something with each of `all`, on several threads while somebody waits for it.
-fn on_threads<A: Sync>(
-    all: &[A],
-    lead: &Lead,
-    root: &Path,
-    work: impl Fn(&A, &Lead) -> Result<(), ScanError> + Sync,
-) -> Result<(), ScanError> {
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let threads = (cores * THREADS_A_CORE).min(all.len().max(1));
+    let threads = (std::thread::available_parallelism().map_or(2, usize::from) * THREADS_A_CORE).min(folders.len().max(1));
     let next = AtomicUsize::new(0);
-    let (next, work) = (&next, &work);
+    let damaged = Mutex::new(Vec::new());
+    let (next, damaged_ref, note, take, folders) = (&next, &damaged, &note, &take, &folders);
     std::thread::scope(|scope| {
-        let thread = move |number: usize| -> Result<(), ScanError> {
-            while !lead.stop.load(Ordering::Relaxed) && (number < cores || !lead.behind.load(Ordering::Relaxed)) {
-                let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                work(one, lead).inspect_err(|_| lead.stop.store(true, Ordering::Relaxed))?;
+        let work = move || -> Result<(), ScanError> {
+            while let Some(folder) = folders.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let job = Folder { deferred, index, aside, finished, damaged: damaged_ref };
+                take(job.scan(folder, note)?);
             }
             Ok(())
         };
-        let handles: Vec<_> = (0..threads).map(|number| scope.spawn(move || thread(number))).collect();
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         handles.into_iter().try_for_each(|handle| {
             let panicked = |_| ScanError::Io { path: root.to_path_buf(), error: io::Error::other("a scanning thread ended unexpectedly") };
             handle.join().map_err(panicked)?
         })
-    })
+    })?;
+    Ok(damaged.into_inner())
 }
 
-fn failed(path: &Path) -> impl Fn(io::Error) -> ScanError + use<> {
-    let path = path.to_path_buf();
-    move |error| ScanError::Io { path: path.clone(), error }
+struct Folder<'a> {
+    deferred: &'a Deferred,
+    index: &'a Index,
+    aside: &'a Path,
+    finished: &'a (dyn Fn(&Envelope) -> bool + Sync),
+    damaged: &'a Mutex<Vec<String>>,
 }
 
-impl Source {
-    fn list(&self, folder: &Path, finished: &(dyn Fn(&Envelope) -> bool + Sync)) -> Result<(Listed, Vec<String>), ScanError> {
-        let failed = failed(folder);
-        let stamp = changed(&fs::metadata(folder).map_err(&failed)?);
+impl Folder<'_> {
+    fn scan<T>(&self, folder: &Path, note: &impl Fn(Scanned) -> T) -> Result<Vec<T>, ScanError> {
+        let failed = |error| ScanError::Io { path: folder.to_path_buf(), error };
+        let stamp = changed(&fs::metadata(folder).map_err(failed)?);
         let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let number = format!("000000000{name}00").parse().ok().map(folder_number);
         let mut envelopes: Vec<(u64, QueueId)> = Vec::new();
         let mut messages: Vec<QueueId> = Vec::new();
-        for entry in fs::read_dir(folder).map_err(&failed)? {
-            let entry = entry.map_err(&failed)?;
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
             let name = entry.file_name();
             let Some((id, ending)) =
                 name.to_str().and_then(|n| n.split_once('.')).and_then(|(id, e)| Some((id.parse::<QueueId>().ok()?, e)))
@@ -214,71 +112,78 @@ impl Source {
                 "json" => envelopes.push((entry.ino(), id)),
                 "msg" => messages.push(id),
                 // Its content was not complete, or the former envelope is still in its place.
-                "new" => remove_if_there(&*self.deferred.disk, &folder.join(&name)).map_err(&failed)?,
+                "new" => remove_if_there(&*self.deferred.disk, &folder.join(&name)).map_err(failed)?,
                 _ => tracing::warn!(file = %folder.join(&name).display(), "not a file of the queue; it is left alone"),
             }
         }
+        // In the order in which they lie on the disk, which a cold start feels.
         envelopes.sort_unstable();
         messages.sort_unstable();
         let mut alone: Vec<bool> = vec![true; messages.len()];
-        let mut ids = Vec::with_capacity(envelopes.len());
-        let mut damaged = Vec::new();
+        let mut found = Vec::with_capacity(envelopes.len());
         for (_, id) in envelopes {
-            if let Some(alone) = messages.binary_search(&id).ok().and_then(|at| alone.get_mut(at)) {
+            let message = messages.binary_search(&id).ok().and_then(|at| alone.get_mut(at));
+            if let Some(alone) = message {
                 *alone = false;
-                ids.push(id);
+            } else {
+                // A file system check may bring back the envelope of a finished message, and not the message.
+                let path = self.deferred.path(id, "json");
+                match read_envelope(&path) {
+                    Ok(envelope) if (self.finished)(&envelope) => remove_if_there(&*self.deferred.disk, &path).map_err(failed)?,
+                    _ => self.set_aside(id, "its message is missing")?,
+                }
                 continue;
             }
-            // A file system check may bring back the envelope of a finished message, and not the message.
-            let path = self.deferred.path(id, "json");
-            match read_envelope(&path) {
-                Ok(envelope) if finished(&envelope) => remove_if_there(&*self.deferred.disk, &path).map_err(&failed)?,
-                _ => damaged.push(self.set_aside(id, "its message is missing")?),
-            }
+            found.extend(self.envelope(id, stamp)?.map(note));
         }
         // Without an envelope, a message is one whose parking did not finish (the journal has it) or whose removal did (it is done).
         for (id, _) in messages.into_iter().zip(alone).filter(|(_, alone)| *alone) {
             tracing::debug!(%id, "what an unfinished parking or removal left is removed");
-            remove_if_there(&*self.deferred.disk, &self.deferred.path(id, "msg")).map_err(&failed)?;
+            remove_if_there(&*self.deferred.disk, &self.deferred.path(id, "msg")).map_err(failed)?;
         }
-        Ok((Listed { stamp, ids }, damaged))
+        Ok(found)
     }
 
     /// What is to be known of an envelope; `folder` is its folder's stamp.
-    fn envelope(&self, id: QueueId, folder: i64) -> Result<Found, ScanError> {
+    fn envelope(&self, id: QueueId, folder: i64) -> Result<Option<Scanned>, ScanError> {
         let known = self.index.get(id);
+        if known.is_some() && self.index.is_current(folder_number(id), folder) {
+            return Ok(known.map(|entry| Scanned::Known(id, entry)));
+        }
         let path = self.deferred.path(id, "json");
         if let Some(entry) = known {
-            let current = self.index.is_current(folder_number(id), folder);
-            if current || stamp(&path).map_err(failed(&path))? == entry.stamp {
-                return Ok(Found::Message(Scanned::Known(id, entry)));
+            match stamp(&path) {
+                Ok(stamp) if stamp == entry.stamp => return Ok(Some(Scanned::Known(id, entry))),
+                Ok(_) => {}
+                Err(error) => return Err(ScanError::Io { path, error }),
             }
         }
-        let why = match read_envelope(&path) {
-            Ok(envelope) if envelope.id == id => return Ok(Found::Message(Scanned::Read(Box::new(envelope)))),
-            Ok(envelope) => format!("its envelope is that of {}", envelope.id),
+        match read_envelope(&path) {
+            Ok(envelope) if envelope.id == id => return Ok(Some(Scanned::Read(Box::new(envelope)))),
+            Ok(envelope) => self.set_aside(id, &format!("its envelope is that of {}", envelope.id)),
             Err(ReadError::Newer(format)) => return Err(ScanError::Newer { path, format }),
             Err(ReadError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => return Err(ScanError::Io { path, error }),
-            Err(error) => error.to_string(),
-        };
-        Ok(Found::Damaged(self.set_aside(id, &why)?))
+            Err(error) => self.set_aside(id, &error.to_string()),
+        }
+        .map(|()| None)
     }
 
-    /// Moves what is left of a message to where an operator finds it, and says so.
-    fn set_aside(&self, id: QueueId, why: &str) -> Result<String, ScanError> {
-        let failed = failed(&self.aside);
+    /// Moves what is left of a message to where an operator finds it.
+    fn set_aside(&self, id: QueueId, why: &str) -> Result<(), ScanError> {
+        let failed = |error| ScanError::Io { path: self.aside.to_path_buf(), error };
         let disk: &dyn Disk = &*self.deferred.disk;
-        disk.create_dir(&self.aside).map_err(&failed)?;
+        disk.create_dir(self.aside).map_err(failed)?;
         for ending in ["json", "msg"] {
             let from = self.deferred.path(id, ending);
             if from.exists() {
-                disk.rename(&from, &self.aside.join(format!("{id}.{ending}"))).map_err(&failed)?;
-                disk.sync_dir(&parent(&from)).map_err(&failed)?;
+                disk.rename(&from, &self.aside.join(format!("{id}.{ending}"))).map_err(failed)?;
+                disk.sync_dir(&parent(&from)).map_err(failed)?;
             }
         }
-        disk.sync_dir(&self.aside).map_err(&failed)?;
+        disk.sync_dir(self.aside).map_err(failed)?;
         tracing::error!(%id, %why, aside = %self.aside.display(), "a parked message is damaged and was set aside: it will not be delivered until someone mends it");
-        Ok(format!("{id}: {why} (kept in {})", self.aside.display()))
+        self.damaged.lock().push(format!("{id}: {why} (kept in {})", self.aside.display()));
+        Ok(())
     }
 }
 
@@ -330,15 +235,9 @@ mod tests {
             Scanned::Read(envelope) => envelope.id.0 >> 10,
             Scanned::Known(..) => panic!("there is no index"),
         };
-        let source = Source { deferred: deferred.clone(), index: Index::default(), aside: dir.path().join("damaged") };
-        let listing = list(&source, &|_| false).unwrap();
-        let damaged = Mutex::new(listing.damaged.clone());
-        let take = |batch: Batch<u64>| {
-            found.lock().extend(batch.found);
-            damaged.lock().extend(batch.damaged);
-        };
-        read(&source, &listing, &Lead::default(), id, take).unwrap();
-        let (mut found, damaged) = (found.into_inner(), damaged.into_inner());
+        let aside = dir.path().join("damaged");
+        let damaged = scan(deferred, &Index::default(), &aside, &|_| false, id, |ids| found.lock().extend(ids)).unwrap();
+        let mut found = found.into_inner();
         found.sort_unstable();
         (found, damaged)
     }
@@ -375,8 +274,7 @@ mod tests {
         let (dir, deferred) = set_up();
         park(&deferred, 1..2);
         fs::write(deferred.path(QueueId(1 << 10), "json"), r#"{"format": 99, "envelope": {}}"#).unwrap();
-        let source = Source { deferred, index: Index::default(), aside: dir.path().into() };
-        let result = read(&source, &list(&source, &|_| false).unwrap(), &Lead::default(), |_| (), |_| {});
+        let result = scan(&deferred, &Index::default(), dir.path(), &|_| false, |_| (), |_| {});
         assert!(matches!(result, Err(ScanError::Newer { format: 99, .. })));
     }
 

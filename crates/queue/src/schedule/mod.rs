@@ -398,46 +398,28 @@ impl State {
     pub(crate) fn insert_parked(&mut self, id: QueueId, mut parked: Parked, names: &[((Kind, Destination), UnixMillis)], now: UnixMillis) {
         parked.jobs = Jobs::of(names.iter().map(|((kind, name), next)| (self.dests.add_job(*kind, name), *next)).collect());
         let mut waits = Vec::new();
-        self.schedule_parked(id, &mut parked, now, &mut BTreeSet::new(), &mut waits);
+        self.schedule_parked(id, &mut parked, now, &mut waits);
         self.waits.extend(waits);
         self.messages.insert(id, Entry::Parked(parked));
     }
 
-    /// Adds parked messages that were read; their jobs are counted already. Answers where something is ready, and when something is due next among
-    /// what waits.
-    pub(crate) fn insert_all_parked(&mut self, mut entries: Vec<(QueueId, Entry)>, now: UnixMillis) -> (BTreeSet<DestId>, UnixMillis) {
+    /// Adds all parked messages that start-up found; their jobs are counted already.
+    pub(crate) fn insert_all_parked(&mut self, mut entries: Vec<(QueueId, Entry)>, now: UnixMillis) {
         // The oldest first, where several are due.
         entries.sort_unstable_by_key(|(id, _)| *id);
         let mut waits = Vec::with_capacity(entries.len().saturating_mul(2));
-        let mut ready = BTreeSet::new();
         for (id, entry) in &mut entries {
             if let Entry::Parked(parked) = entry {
-                self.schedule_parked(*id, parked, now, &mut ready, &mut waits);
+                self.schedule_parked(*id, parked, now, &mut waits);
             }
         }
+        self.messages.append(&mut entries.into_iter().collect());
         waits.sort_unstable();
-        let next = waits.first().map_or(UnixMillis::MAX, |(time, ..)| *time);
-        // Appending goes through all that is there already, and packs what comes.
-        if entries.len() > self.messages.len() {
-            self.messages.append(&mut entries.into_iter().collect());
-            self.waits.append(&mut waits.into_iter().collect());
-        } else {
-            self.messages.extend(entries);
-            self.waits.extend(waits);
-        }
-        (ready, next)
+        self.waits.append(&mut waits.into_iter().collect());
     }
 
-    /// Puts a parked message's attempts that are due among those that are ready; where that is, is added to `ready`, and what it waits for to
-    /// `waits`.
-    fn schedule_parked(
-        &mut self,
-        id: QueueId,
-        parked: &mut Parked,
-        now: UnixMillis,
-        ready: &mut BTreeSet<DestId>,
-        waits: &mut Vec<(UnixMillis, QueueId, DestId)>,
-    ) {
+    /// Puts a parked message's attempts that are due among those that are ready; what it waits for is added to `waits`.
+    fn schedule_parked(&mut self, id: QueueId, parked: &mut Parked, now: UnixMillis, waits: &mut Vec<(UnixMillis, QueueId, DestId)>) {
         self.recipients += usize::from(parked.recipients);
         parked.flags.set(ParkedFlags::REPLAYED, true);
         waits.push((parked.deadline, id, DEADLINE));
@@ -449,7 +431,6 @@ impl State {
                 && let Some(next) = parked.jobs.next_mut(dest)
             {
                 *next = 0;
-                ready.insert(dest);
             }
         }
     }

@@ -8,7 +8,6 @@ mod journalled;
 mod leased;
 mod operated;
 mod parked;
-mod reading;
 mod recorder;
 mod reported;
 mod scheduled;
@@ -266,21 +265,8 @@ impl House {
         local: Arc<Scripted>,
         relay: Arc<Scripted>,
     ) -> Self {
-        // However slow the machine is, all is read.
-        let patience = Duration::from_secs(600);
-        let tools = Tools { disk, clock: clock.clone(), random: Box::new(|| 0.0), boot: boot.into(), patience };
-        Self::open_with(dir, config, clock, tools, local, relay).await
-    }
-
-    pub(crate) async fn open_with(
-        dir: Arc<tempfile::TempDir>,
-        config: Config,
-        clock: Arc<ManualClock>,
-        tools: Tools,
-        local: Arc<Scripted>,
-        relay: Arc<Scripted>,
-    ) -> Self {
         std::fs::create_dir_all(&config.paths.mail).unwrap();
+        let tools = Tools { disk, clock: clock.clone(), random: Box::new(|| 0.0), boot: boot.into() };
         let transports = Transports { mailbox: local.clone(), relay: relay.clone() };
         let queue = Queue::open_with(&config, transports, Arc::new(ToMailbox), tools).await.unwrap();
         Self { dir, config, clock, local, relay, queue }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A house with `count` messages that were put off and parked.
-pub(super) async fn parked(count: usize) -> House {
+async fn parked(count: usize) -> House {
     let house = House::new().await;
     house.relay.then(busy);
     for n in 0..count {

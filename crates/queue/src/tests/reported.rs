@@ -173,7 +173,7 @@ async fn a_failure_counts_once_its_report_is_queued() {
     let (local, relay) = (Scripted::new(delivered), Scripted::new(refused));
     let transports = Transports { mailbox: local.clone(), relay: relay.clone() };
     let clock = Arc::new(ManualClock::at(T0));
-    let tools = Tools { disk: Arc::new(RealDisk), clock: clock.clone(), random: Box::new(|| 0.0), boot: "boot".into(), ..Tools::default() };
+    let tools = Tools { disk: Arc::new(RealDisk), clock: clock.clone(), random: Box::new(|| 0.0), boot: "boot".into() };
     let queue = Queue::open_with(&config, transports, Arc::new(Broken), tools).await.unwrap();
     let house = House { dir, config, clock, local, relay, queue };
     house.send(&["a@far.example"], MESSAGE).await;
